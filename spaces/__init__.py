@@ -1,0 +1,1 @@
+"""WHAT may vary: study files, the plans they allow, and the catalogue of plug-ins. Pure Python; no torch."""

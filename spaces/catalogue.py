@@ -1,0 +1,104 @@
+"""Every plug-in's name, settings, ranges and defaults, read from `plugins.json` so that no torch is imported.
+
+`plugins.json` is generated from the tables in `trainables` (`python -m trainables.catalogue`); a test keeps it current.
+Each setting is a JSON Schema fragment with a default.
+"""
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from spaces.errors import unknown
+
+Schema = dict[str, Any]
+
+
+@cache
+def catalogue() -> dict[str, dict[str, dict[str, Any]]]:
+    """kind -> name -> {"summary": str, "settings": {setting: schema with default}}."""
+    loaded: dict[str, dict[str, dict[str, Any]]] = json.loads(files("spaces").joinpath("plugins.json").read_text())
+    return loaded
+
+
+def complete(kind: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of plug-in `name` with every default written out.
+
+    Raises ValueError in the project's one voice: unknown name, unknown setting, or a value outside what is allowed.
+    """
+    rows = catalogue()[kind]
+    if name not in rows:
+        raise ValueError(unknown(kind, name, rows))
+    schemas: dict[str, Schema] = rows[name]["settings"]
+    for setting in settings:
+        if setting not in schemas:
+            raise ValueError(f"{kind} '{name}' has no setting '{setting}'; settings: {', '.join(schemas) or 'none'}")
+    for setting, value in settings.items():
+        if not fits(value, schemas[setting]):
+            allowed = describe(schemas[setting])
+            raise ValueError(f"setting '{setting}' of {kind} '{name}' is {value!r}; allowed: {allowed}")
+    return {setting: settings.get(setting, schema.get("default")) for setting, schema in schemas.items()}
+
+
+def fits(value: Any, schema: Schema) -> bool:
+    """Whether a value is allowed by the part of JSON Schema that the catalogue uses."""
+    if "anyOf" in schema:
+        return any(fits(value, option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return value in schema["enum"]
+    if "const" in schema:
+        return bool(value == schema["const"])
+    match schema.get("type"):
+        case "boolean":
+            return isinstance(value, bool)
+        case "null":
+            return value is None
+        case "string":
+            return isinstance(value, str)
+        case "integer":
+            return isinstance(value, int) and not isinstance(value, bool) and _within(value, schema)
+        case "number":
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and _within(value, schema)
+        case "array":
+            return (
+                isinstance(value, (list, tuple))
+                and len(value) >= schema.get("minItems", 0)
+                and all(fits(item, schema.get("items", {})) for item in value)
+            )
+        case "object":
+            inner = schema.get("additionalProperties", {})
+            return isinstance(value, dict) and all(fits(item, inner) for item in value.values())
+    return True
+
+
+def _within(value: float, schema: Schema) -> bool:
+    return (
+        value >= schema.get("minimum", float("-inf"))
+        and value <= schema.get("maximum", float("inf"))
+        and value > schema.get("exclusiveMinimum", float("-inf"))
+        and value < schema.get("exclusiveMaximum", float("inf"))
+    )
+
+
+def describe(schema: Schema) -> str:
+    """What a schema allows, in words: `integer from 1`, `one of: paper, stable`."""
+    if "anyOf" in schema:
+        return " or ".join(describe(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return "one of: " + ", ".join(str(item) for item in schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    kind = str(schema.get("type", "anything"))
+    words = {"array": "a list", "object": "a mapping", "null": "null"}
+    if kind == "array":
+        return f"a list of {describe(schema.get('items', {}))}"
+    if kind == "object":
+        return f"a mapping to {describe(schema.get('additionalProperties', {}))}"
+    bounds = (
+        ("minimum", "from"),
+        ("exclusiveMinimum", "above"),
+        ("maximum", "to"),
+        ("exclusiveMaximum", "below"),
+    )
+    parts = [f"{word} {schema[key]:g}" for key, word in bounds if key in schema]
+    return " ".join([words.get(kind, kind), *parts])

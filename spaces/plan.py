@@ -1,0 +1,111 @@
+"""A plan: one trial's complete, frozen configuration. What a study varies is decided here and stays decided.
+
+Does NOT cover: what may vary (`spaces.study`), nor what the plug-ins named here do (`trainables`).
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spaces.plugin import Data, Model, Plugin, Setting, of
+
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A frozen part of a plan; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Train(Section):
+    """The training recipe."""
+
+    epochs: Annotated[int, Field(ge=1, description="epochs in all, recovery included")]
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    learning_rate: Positive = 0.1
+    optimizer: Annotated[Plugin, of("optimizer")] = Plugin(name="sgd")
+    decay: Annotated[Plugin, of("decay")] = Plugin(name="cosine")
+    warmup_epochs: NotNegative = 0.0
+    weight_decay: NotNegative = 5e-4
+    weight_decay_on: Annotated[Literal["all", "weights"], Field(description="weights: none on norms and biases")] = (
+        "all"
+    )
+    loss: Annotated[Plugin, of("loss")] = Plugin(name="cross_entropy")
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    clip_norm: Annotated[Positive | None, Field(description="largest gradient norm; null: no clipping")] = None
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float64"], Field(description="bfloat16: autocast, weights in float32")
+    ] = "float32"
+    memory_format: Literal["contiguous", "channels_last"] = "contiguous"
+    algorithms: Annotated[
+        Literal["deterministic", "fast"],
+        Field(description="deterministic: resumed = uninterrupted, bit for bit"),
+    ] = "deterministic"
+    threads: Annotated[int, Field(ge=1, description="CPU threads; part of the key of every boundary")] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    checkpoint_minutes: Annotated[NotNegative, Field(description="at most this much work is ever lost")] = 10.0
+
+
+class Amount(Section):
+    """How far pruning goes: a target for the end, or a paper's own units per event. Exactly one is given."""
+
+    keep_macs: Annotated[Fraction | None, Field(description="fraction of the dense MACs to end at or under")] = None
+    keep_channels: Annotated[Fraction | None, Field(description="fraction of prunable filters to keep")] = None
+    filters_per_event: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of keep_macs, keep_channels, filters_per_event; got {', '.join(given) or 'none'}"
+            )
+        return self
+
+
+class Prune(Section):
+    """What is cut, when, by which criterion, and how much each layer gives."""
+
+    granularity: Annotated[Literal["channels"], Field(description="what is removed")] = "channels"
+    criterion: Annotated[Plugin, of("criterion")] = Plugin(name="l1")
+    allocation: Annotated[Plugin, of("allocation")] = Plugin(name="global")
+    schedule: Annotated[Plugin, of("schedule")] = Plugin(name="once")
+    amount: Amount
+    width_multiple: Annotated[int, Field(ge=1, description="widths end on multiples of this")] = 1
+    protect: Annotated[tuple[str, ...], Field(description="patterns of channel groups left alone")] = ()
+    recalibrate_batches: Annotated[
+        int, Field(ge=0, description="training batches that renew BatchNorm statistics after each event")
+    ] = 0
+
+
+class Plan(Section):
+    """One trial. `prune` is null for the dense baseline, whose boundaries are the trunk the others fork from."""
+
+    data: Data
+    model: Model
+    train: Train
+    prune: Prune | None = None
+    recover: Annotated[Plugin, of("recovery")] = Plugin(name="continue")
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits: the same for equal plans, on every machine and in every process."""
+        return digest(self.model_dump(mode="json"))[:16]
+
+    def dense(self) -> "Plan":
+        """The baseline of this plan: the same data, model and recipe, never pruned."""
+        return self.model_copy(update={"prune": None, "recover": Plugin(name="continue")})
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value written in one canonical way."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+__all__ = ["Amount", "Data", "Model", "Plan", "Plugin", "Prune", "Section", "Setting", "Train", "digest"]

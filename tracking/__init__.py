@@ -1,0 +1,1 @@
+"""WHAT is remembered: runs and fronts in MLflow. The only folder that imports mlflow."""
