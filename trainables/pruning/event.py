@@ -1,0 +1,156 @@
+"""One pruning event: criterion, allocation, selection, removal, in that order, until the amount is reached.
+
+Everything is decided and checked before anything is cut. Does NOT cover when an event happens (`schedules`) nor
+what the learning rate does afterwards (`recoveries`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from spaces.errors import TrialFailed
+from spaces.plan import Prune
+from trainables.allocations import ALLOCATIONS
+from trainables.criteria import CRITERIA
+from trainables.pruning.costs import Costs
+from trainables.pruning.graph import trace
+from trainables.pruning.groups import Group, Groups, Scores
+from trainables.pruning.probe import Probe
+from trainables.pruning.removal import Removal, compose, remove
+from trainables.pruning.selection import Target, select
+from trainables.schedules import Moment
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The network before any event: what amounts are fractions of."""
+
+    macs: int  # of one sample
+    params: int
+    widths: dict[str, int]  # by group
+    filters: int  # in the groups that may be pruned
+
+
+@dataclass(frozen=True)
+class EventResult:
+    """What one event did."""
+
+    removal: Removal  # relative to the network before the event
+    costs: Costs  # of the network after it
+    widths: dict[str, int]  # by group, after it
+    removed_fraction: float  # of the weights
+    norm_ratio: float  # norm of the removed weights over the norm of all, before
+    charged_macs: int  # of the passes that criterion and allocation made
+    streams_cut: int  # channels taken from groups with more than one producer, residual streams above all
+
+
+def measure_dense(model: nn.Module, example: Tensor, prune: Prune | None) -> tuple[Dense, Costs]:
+    """The dense network's costs and widths; no group is left out of the MACs, protected ones are of the filters."""
+    traced = trace(model, example)
+    groups = prunable(traced.graph.groups, prune)
+    dense = Dense(
+        macs=traced.costs.macs(),
+        params=sum(parameter.numel() for parameter in model.parameters()),
+        widths={name: group.channels for name, group in traced.graph.groups.items()},
+        filters=sum(group.filters * group.channels for group in groups.values()),
+    )
+    return dense, traced.costs
+
+
+def prunable(groups: Groups, prune: Prune | None) -> dict[str, Group]:
+    """The groups that the plan does not protect by a pattern over their producers' names."""
+    patterns = prune.protect if prune is not None else ()
+    return {
+        name: group
+        for name, group in groups.items()
+        if not any(fnmatchcase(producer, pattern) for producer in group.producers for pattern in patterns)
+    }
+
+
+def fire(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    example: Tensor,
+    *,
+    prune: Prune,
+    moment: Moment,
+    dense: Dense,
+    probe: Callable[[dict[str, Group], int], Probe],
+    epoch: int,
+) -> EventResult:
+    """Prune `model` to `moment.sparsity` (or by the paper's own count of filters), in place, with its optimizer.
+
+    `probe(groups, forward_macs)` makes what criteria may look at. Raises TrialFailed where scores are not usable.
+    """
+    criterion = CRITERIA.bind(prune.criterion.name, prune.criterion.settings)
+    allocation = ALLOCATIONS.bind(prune.allocation.name, prune.allocation.settings)
+    weights_before, norm_before = _weights(model)
+    removal: Removal = {}
+    charged = streams_cut = 0
+    final: Target | None = None
+    while True:
+        traced = trace(model, example, dense=dense.widths)
+        groups, costs = prunable(traced.graph.groups, prune), traced.costs
+        if final is None:
+            final = _target(prune, moment, dense, groups)
+        if final.reached(groups, costs):
+            break
+        seen = probe(groups, costs.macs())
+        scores = criterion(groups, seen)
+        _check_scores(scores, groups, prune.criterion.name, epoch)
+        order = allocation(scores, groups, seen)
+        charged += seen.charged_macs
+        target = final.within(order.valid_for, costs)
+        kept = select(order, scores, groups, costs, target=target, multiple=prune.width_multiple)
+        if all(len(indices) == groups[name].channels for name, indices in kept.items()):
+            break  # at the floor of every group: nothing more can go
+        streams_cut += sum(
+            groups[name].channels - len(indices) for name, indices in kept.items() if len(groups[name].producers) > 1
+        )
+        removal = compose(removal, remove(model, groups, kept, optimizer, example))
+        if target is final and final.is_count:
+            traced = trace(model, example, dense=dense.widths)
+            costs = traced.costs
+            break
+    weights_after, norm_after = _weights(model)
+    return EventResult(
+        removal=removal,
+        costs=costs,
+        widths={name: group.channels for name, group in traced.graph.groups.items()},
+        removed_fraction=1.0 - weights_after / weights_before,
+        norm_ratio=(max(norm_before**2 - norm_after**2, 0.0)) ** 0.5 / max(norm_before, 1e-12),
+        charged_macs=charged,
+        streams_cut=streams_cut,
+    )
+
+
+def _target(prune: Prune, moment: Moment, dense: Dense, groups: Groups) -> Target:
+    """The amount of this event in the unit that the plan speaks."""
+    amount = prune.amount
+    if amount.filters_per_event is not None:
+        return Target.removing(amount.filters_per_event)
+    if amount.keep_channels is not None:
+        return Target.filters(int((1.0 - moment.sparsity) * dense.filters))
+    return Target.macs(int((1.0 - moment.sparsity) * dense.macs))
+
+
+def _check_scores(scores: Scores, groups: Groups, criterion: str, epoch: int) -> None:
+    """A criterion that answers nonsense must not cut anything."""
+    for name, group in groups.items():
+        score = scores.get(name)
+        if score is None or tuple(score.shape) != (group.channels,):
+            got = "nothing" if score is None else f"shape {tuple(score.shape)}"
+            reason = f"criterion '{criterion}' gave {got} for {name}; expected ({group.channels},)"
+            raise TrialFailed(reason, epoch=epoch)
+        if not bool(torch.isfinite(score).all()):
+            raise TrialFailed(f"criterion '{criterion}' gave a score that is not finite for {name}", epoch=epoch)
+
+
+def _weights(model: nn.Module) -> tuple[int, float]:
+    """How many weights there are, and their norm, in double precision."""
+    with torch.no_grad():
+        square = sum(float(parameter.double().pow(2).sum()) for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters()), square**0.5

@@ -1,0 +1,367 @@
+"""One trial, epoch by epoch: train, fire the events that are due, evaluate, and save boundaries.
+
+A trial is a chain of boundaries named by key. It starts from the deepest one that the store holds, so that resuming,
+forking from another trial and recovering from a dead node are one mechanism. Everything random is seeded anew at each
+epoch and each event; hence forked = straight = resumed, bit for bit on a CPU.
+
+Does NOT cover what happens in an epoch (`training`) or in an event (`pruning.event`).
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spaces.plan import Plan
+from trainables import checkpoint, keys
+from trainables.checkpoint import DamagedCheckpoint, Progress
+from trainables.data import Splits, load_data
+from trainables.models import InputShape, build_model
+from trainables.pruning.event import fire, measure_dense
+from trainables.pruning.graph import trace
+from trainables.pruning.groups import Group
+from trainables.pruning.probe import Probe
+from trainables.pruning.removal import Removal, compose
+from trainables.recoveries import RECOVERIES, Damage, Retraining
+from trainables.schedules import Moment, moments_of
+from trainables.store import StageStore
+from trainables.training import (
+    evaluate,
+    learning_rates,
+    loss_of,
+    make_optimizer,
+    recalibrate,
+    seeded,
+    set_numerics,
+    train_epoch,
+)
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A place in the chain: how many epochs and events lie before it, and its key."""
+
+    epochs: int
+    events: int
+    key: str
+
+
+class Trial:
+    """The run of one plan. Call `step` until `done`; each step is one epoch with the events before and after it."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        store: StageStore | None = None,
+        device: str = "cpu",
+        forks: Collection[int] = (),
+        splits: Splits | None = None,
+    ) -> None:
+        """`forks`: epoch counts at which the unpruned network is saved for others; `splits`: data loaded before."""
+        set_numerics(plan.train)
+        self.plan, self.store, self.device = plan, store, torch.device(device)
+        self._forks = frozenset(forks)
+        self._splits = splits if splits is not None else load_data(plan.data, device=self.device)
+        self.shape = InputShape(*self._splits.shape, self._splits.num_classes)
+        self._steps_per_epoch = -(-len(self._splits.train) // plan.train.batch_size)
+        self._original = learning_rates(plan.train, self._steps_per_epoch)
+        self._moments = moments_of(plan)
+        self._loss = loss_of(plan.train)
+        self._saved_at = time.monotonic()
+        self._build()
+        self._begin_at_deepest()
+
+    @property
+    def done(self) -> bool:
+        """Whether the last epoch and the last event lie behind."""
+        return self.progress.epochs >= self.plan.train.epochs and not self._event_is_due()
+
+    def step(self) -> Metrics:
+        """Train one epoch, with the events that are due before and after it; returns the epoch's metrics.
+
+        A trial found finished in the store answers with what was measured then.
+        """
+        started = time.monotonic()
+        if self.done:
+            return self._report(self.progress.metrics, started)
+        self._fire_due()  # events before training, and those that a kill left undone
+        epoch = self.progress.epochs
+        loss, rate = self._train(epoch) if epoch < self.plan.train.epochs else (None, None)
+        if self.progress.events == 0 and self.progress.epochs in self._forks and not self.done:
+            self._save()
+        self._fire_due()
+        self.progress = replace(self.progress, metrics=self._measure(loss, rate))
+        if self.done or time.monotonic() - self._saved_at >= 60.0 * self.plan.train.checkpoint_minutes:
+            self._save()
+        return self._report(self.progress.metrics, started)
+
+    def _train(self, epoch: int) -> tuple[float, float]:
+        """One epoch of training; returns its mean loss and its last learning rate."""
+        plan = self.plan
+        rates = self._rates(self.progress)
+        torch.manual_seed(seeded(plan.train.seed, "epoch", epoch))
+        result = train_epoch(
+            self.model,
+            self._splits.train,
+            self._optimizer,
+            rates,
+            train=plan.train,
+            augment=plan.data.augment,
+            generator=self._generator("epoch", epoch),
+            epoch=epoch,
+        )
+        self._spend(3 * self._costs.macs() * result.samples)
+        key = keys.after_epoch(self.progress.key, plan.train, plan.data.augment, epoch=epoch, rates=rates)
+        self.progress = replace(self.progress, epochs=epoch + 1, key=key)
+        return result.loss, rates[-1]
+
+    # ---- events -------------------------------------------------------------------------------------------------
+
+    def _event_is_due(self) -> bool:
+        left = self._moments[self.progress.events :]
+        return bool(left) and left[0].epoch < self.progress.epochs
+
+    def _fire_due(self) -> None:
+        """Fire the events that are due at this boundary; each one is saved before anything follows it.
+
+        The trial's last boundary is saved by `step`, with its metrics.
+        """
+        while self._event_is_due():
+            self._fire(self._moments[self.progress.events])
+            if not self.done:
+                self._save()
+
+    def _fire(self, moment: Moment) -> None:
+        prune, event = self.plan.prune, self.progress.events
+        assert prune is not None, "moments come from a plan that prunes"
+        torch.manual_seed(seeded(self.plan.train.seed, "event", event))
+        result = fire(
+            self.model,
+            self._optimizer,
+            self._example(),
+            prune=prune,
+            moment=moment,
+            dense=self._dense,
+            probe=partial(self._probe, event),
+            epoch=self.progress.epochs,
+        )
+        self._removal = compose(self._removal, result.removal)
+        self._costs = result.costs
+        self._widths = result.widths
+        self._spend(result.charged_macs)
+        if prune.recalibrate_batches:
+            samples = recalibrate(
+                self.model, self._splits.train, prune.recalibrate_batches, self.plan.train, self._generator("bn", event)
+            )
+            self._spend(self._costs.macs() * samples)
+        self.progress = replace(
+            self.progress,
+            events=event + 1,
+            key=self._key_after_event(self.progress.key, event),
+            events_at=(*self.progress.events_at, self.progress.epochs),
+            removed_fraction=result.removed_fraction,
+            norm_ratio=result.norm_ratio,
+            streams_cut=self.progress.streams_cut + result.streams_cut,
+        )
+
+    def _probe(self, event: int, groups: dict[str, Group], forward_macs: int) -> Probe:
+        """What criterion and allocation may look at: training data in an order that depends on the event alone."""
+        return Probe(
+            model=self.model,
+            groups=groups,
+            loss=self._loss,
+            num_classes=self._splits.num_classes,
+            batches=lambda samples, size: self._splits.train.sample(samples, size, self._generator("probe", event)),
+            generator=self._generator("criterion", event),
+            forward_macs=forward_macs,
+        )
+
+    # ---- the chain ----------------------------------------------------------------------------------------------
+
+    def _ahead(self, progress: Progress) -> Iterator[Boundary]:
+        """The boundaries that follow, up to and including the next event: past it, rates may depend on its damage."""
+        epochs, events, key = progress.epochs, progress.events, progress.key
+        train = self.plan.train
+        while True:
+            if events < len(self._moments) and self._moments[events].epoch < epochs:
+                yield Boundary(epochs, events + 1, self._key_after_event(key, events))
+                return
+            if epochs >= train.epochs:
+                return
+            rates = self._rates(replace(progress, epochs=epochs))
+            key = keys.after_epoch(key, train, self.plan.data.augment, epoch=epochs, rates=rates)
+            epochs += 1
+            yield Boundary(epochs, events, key)
+
+    def _key_after_event(self, key: str, event: int) -> str:
+        prune = self.plan.prune
+        assert prune is not None, "only a plan that prunes has events"
+        loss = self.plan.train.loss.model_dump(mode="json")
+        return keys.after_event(key, prune, self._moments[event], event=event, loss=loss)
+
+    def _rates(self, progress: Progress) -> list[float]:
+        """The learning rate of every step of the epoch that follows: the recipe's, or the recovery's after an event."""
+        steps = range(progress.epochs * self._steps_per_epoch, (progress.epochs + 1) * self._steps_per_epoch)
+        rate = self._original
+        if progress.events:
+            recovery = RECOVERIES.bind(self.plan.recover.name, self.plan.recover.settings)
+            rate = recovery(self._retraining(progress))
+        return [rate(step) for step in steps]
+
+    def _retraining(self, progress: Progress) -> Retraining:
+        total = self.plan.train.epochs * self._steps_per_epoch
+        return Retraining(
+            original=self._original,
+            first_step=progress.events_at[-1] * self._steps_per_epoch,
+            last_step=total,
+            steps_per_epoch=self._steps_per_epoch,
+            largest=max(self._original(step) for step in range(total)),
+            smallest=min(self._original(step) for step in range(total)),
+            damage=Damage(removed_fraction=progress.removed_fraction, norm_ratio=progress.norm_ratio),
+        )
+
+    def _begin_at_deepest(self) -> None:
+        """Go on from the deepest boundary of this plan that the store holds and that proves sound."""
+        found: Path | None = None
+        while self.store is not None:
+            stored = [boundary for boundary in self._ahead(self.progress) if self.store.has(boundary.key)]
+            if not stored:
+                break
+            folder = self.store.fetch(stored[-1].key)
+            try:
+                if folder is None:
+                    raise DamagedCheckpoint("gone")
+                self.progress, found = checkpoint.read(folder).progress, folder
+            except DamagedCheckpoint:
+                self.store.discard(stored[-1].key)  # computed again rather than trusted
+        if found is not None:
+            self._restore(found)
+        self.inherited_epochs = self.progress.epochs
+
+    def _restore(self, folder: Path) -> None:
+        """Take up a stored boundary; a damaged one is discarded, and the search for the deepest begins again."""
+        assert self.store is not None
+        try:
+            saved = checkpoint.read(folder)
+            checkpoint.restore(saved, self.model, self._optimizer)
+        except DamagedCheckpoint:
+            self.store.discard(self.progress.key)
+            self._build()
+            self._begin_at_deepest()
+            return
+        self._removal, self._widths = saved.removal, saved.widths
+        self._costs = trace(self.model, self._example(), dense=self._dense.widths).costs
+
+    def _save(self) -> int:
+        """Publish this boundary in the store; returns the bytes of its files (0 without a store)."""
+        if self.store is None:
+            return 0
+        folder = self.store.put(self.progress.key, self._write)
+        self._saved_at = time.monotonic()
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+    def _write(self, folder: Path) -> None:
+        checkpoint.save(
+            folder,
+            self.model,
+            self._optimizer,
+            plan=self.plan,
+            shape=self.shape,
+            removal=self._removal,
+            widths=self._widths,
+            progress=self.progress,
+        )
+
+    # ---- the network and what it costs --------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        """The dense network at boundary 0 and its optimizer."""
+        plan = self.plan
+        torch.manual_seed(seeded(plan.train.seed, "weights"))
+        model = build_model(plan.model, self.shape)
+        dtype = torch.float64 if plan.train.precision == "float64" else torch.float32
+        layout = torch.channels_last if plan.train.memory_format == "channels_last" else torch.contiguous_format
+        self.model: nn.Module = model.to(self.device, dtype, memory_format=layout)  # type: ignore[call-overload]
+        self._optimizer = make_optimizer(self.model, plan.train)
+        self._dense, self._costs = measure_dense(self.model, self._example(), plan.prune)
+        self._widths, self._removal = dict(self._dense.widths), Removal()
+        self.executed_macs = 0
+        first = keys.origin(plan, data_fingerprint=self._splits.fingerprint, device_type=self.device.type)
+        self.progress = Progress(
+            epochs=0,
+            events=0,
+            key=first,
+            events_at=(),
+            removed_fraction=0.0,
+            norm_ratio=0.0,
+            streams_cut=0,
+            training_macs=0,
+            metrics={},
+        )
+
+    def _example(self) -> Tensor:
+        """One image-shaped input for tracing and checking."""
+        generator = torch.Generator().manual_seed(0)
+        dtype = torch.float64 if self.plan.train.precision == "float64" else torch.float32
+        return torch.randn(1, *self._splits.shape, generator=generator, dtype=dtype).to(self.device)
+
+    def _generator(self, *what: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(seeded(self.plan.train.seed, *what))
+
+    def _spend(self, macs: int) -> None:
+        self.executed_macs += macs
+        self.progress = replace(self.progress, training_macs=self.progress.training_macs + macs)
+
+    def _measure(self, train_loss: float | None, rate: float | None) -> Metrics:
+        """What is measured at the end of an epoch; the same for every way to this boundary."""
+        accuracy, loss = evaluate(self.model, self._splits.validation, self.plan.train, self._loss)
+        params = sum(parameter.numel() for parameter in self.model.parameters())
+        macs = self._costs.macs()
+        return {
+            "epoch": self.progress.epochs,
+            "accuracy": accuracy,
+            "loss": loss,
+            "train_loss": train_loss,
+            "learning_rate": rate,
+            "macs": macs,
+            "keep_macs": macs / self._dense.macs,
+            "params": params,
+            "keep_params": params / self._dense.params,
+            "events": self.progress.events,
+            "streams_cut": self.progress.streams_cut,
+            "training_macs_alone": self.progress.training_macs,
+        }
+
+    def _report(self, metrics: Metrics, started: float) -> Metrics:
+        """The measured metrics with what this run of the trial spent on them."""
+        report = {
+            **metrics,
+            "training_macs": self.executed_macs,
+            "inherited_epochs": self.inherited_epochs,
+            "seconds": time.monotonic() - started,
+        }
+        if self.done and self.store is not None:
+            report["checkpoint"] = self.progress.key
+            report["checkpoint_bytes"] = self._save()
+        return report
+
+
+def run_trial(
+    plan: Plan, *, store: StageStore | None = None, report: Callable[[Metrics], None], device: str = "cpu"
+) -> Metrics:
+    """Run a plan to its end, reporting after every epoch; returns the last epoch's metrics, never the best."""
+    trial = Trial(plan, store=store, device=device)
+    metrics: Metrics = {}
+    while True:
+        metrics = trial.step()
+        report(metrics)
+        if trial.done:
+            return metrics
