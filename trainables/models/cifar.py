@@ -1,0 +1,235 @@
+"""Networks for small images: the CIFAR ResNets (He et al. 2015, 2016) and VGG with BatchNorm.
+
+A copy of this file lies next to an exported checkpoint, so it imports torch and pydantic and nothing of ours.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+Shortcut = Annotated[
+    Literal["A", "B"], Field(description="A: zeros for the channels that are new, no parameters; B: 1x1 convolution")
+]
+Width = Annotated[int, Field(ge=1, description="channels of the first stage")]
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """What a network is built for: the size of an image and the number of classes."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+
+
+class ZeroPad(nn.Module):
+    """Option A: every `stride`-th pixel, and channels of zeros `before` and `after` those that there are.
+
+    The two counts are attributes, not constants of the code, so that removing channels can change them.
+    """
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.before, self.after, self.stride = before, after, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, height, width] -> [batch, before + channels + after, height / stride, width / stride]."""
+        if self.stride > 1:
+            x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
+
+    def extra_repr(self) -> str:
+        """For `print(model)`."""
+        return f"before={self.before}, after={self.after}, stride={self.stride}"
+
+
+def _conv(ins: int, outs: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(ins, outs, size, stride=stride, padding=size // 2, bias=False)
+
+
+def _zero_pad(ins: int, outs: int, stride: int) -> ZeroPad:
+    before = (outs - ins) // 2
+    return ZeroPad(before, outs - ins - before, stride)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; ReLU after the sum (He et al. 2015)."""
+
+    def __init__(self, ins: int, width: int, stride: int, shortcut: str) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv(ins, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = _conv(width, width, 3), nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or ins != width:
+            if shortcut == "A":
+                self.shortcut = _zero_pad(ins, width, stride)
+            else:
+                self.shortcut = nn.Sequential(_conv(ins, width, 1, stride), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, ins, height, width] -> [batch, width, height / stride, width / stride]."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class PreactivationBottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions, BatchNorm and ReLU before each; nothing after the sum (He et al. 2016)."""
+
+    expansion = 4
+
+    def __init__(self, ins: int, width: int, stride: int, shortcut: str) -> None:
+        super().__init__()
+        outs = width * self.expansion
+        self.bn1, self.conv1 = nn.BatchNorm2d(ins), _conv(ins, width, 1)
+        self.bn2, self.conv2 = nn.BatchNorm2d(width), _conv(width, width, 3, stride)
+        self.bn3, self.conv3 = nn.BatchNorm2d(width), _conv(width, outs, 1)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or ins != outs:
+            self.shortcut = _zero_pad(ins, outs, stride) if shortcut == "A" else _conv(ins, outs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, ins, height, width] -> [batch, 4 * width, height / stride, width / stride]."""
+        y = self.conv1(F.relu(self.bn1(x)))
+        y = self.conv2(F.relu(self.bn2(y)))
+        return self.conv3(F.relu(self.bn3(y))) + self.shortcut(x)
+
+
+def _stages(
+    block: type[BasicBlock] | type[PreactivationBottleneck], blocks: int, width: int, shortcut: str
+) -> nn.Sequential:
+    """Three stages of `blocks` blocks, each with half the pixels and twice the channels of the one before."""
+    expansion = getattr(block, "expansion", 1)
+    layers: list[nn.Module] = []
+    ins = width
+    for stage in range(3):
+        planes = width * 2**stage
+        stage_blocks = []
+        for number in range(blocks):
+            stage_blocks.append(block(ins, planes, 2 if stage > 0 and number == 0 else 1, shortcut))
+            ins = planes * expansion
+        layers.append(nn.Sequential(*stage_blocks))
+    return nn.Sequential(*layers)
+
+
+def _initialise(model: nn.Module) -> None:
+    """He et al. (2015b): normal, by the number of inputs, for convolutions and the classifier."""
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class CifarResNet(nn.Module):
+    """Depth 6n + 2 from basic blocks: a 3x3 stem without pooling, three stages, the mean over pixels, a classifier."""
+
+    def __init__(self, shape: InputShape, *, blocks: int, width: int, shortcut: str) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv(shape.channels, width, 3), nn.BatchNorm2d(width)
+        self.stages = _stages(BasicBlock, blocks, width, shortcut)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(4 * width, shape.classes)
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [batch, channels, height, width] -> logits [batch, classes]."""
+        x = self.stages(F.relu(self.bn1(self.conv1(x))))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits
+
+
+class PreactivationResNet(nn.Module):
+    """Depth 9n + 2 from pre-activation bottlenecks (He et al. 2016)."""
+
+    def __init__(self, shape: InputShape, *, blocks: int, width: int, shortcut: str) -> None:
+        super().__init__()
+        outs = 4 * width * PreactivationBottleneck.expansion
+        self.conv1 = _conv(shape.channels, width, 3)
+        self.stages = _stages(PreactivationBottleneck, blocks, width, shortcut)
+        self.bn = nn.BatchNorm2d(outs)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(outs, shape.classes)
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [batch, channels, height, width] -> logits [batch, classes]."""
+        x = F.relu(self.bn(self.stages(self.conv1(x))))
+        logits: Tensor = self.fc(self.pool(x).flatten(1))
+        return logits
+
+
+class CifarVgg(nn.Module):
+    """VGG's convolutions with BatchNorm and one classifier (Simonyan and Zisserman 2014, as used on CIFAR).
+
+    A pooling that would leave no pixel is left out, so that 28x28 and 8x8 images work as well.
+    """
+
+    def __init__(self, shape: InputShape, *, repeats: tuple[int, ...], width: int, hidden: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        ins, edge = shape.channels, min(shape.height, shape.width)
+        for stage, repeat in enumerate(repeats):
+            outs = width * min(2**stage, 8)
+            for _ in range(repeat):
+                layers += [_conv(ins, outs, 3), nn.BatchNorm2d(outs), nn.ReLU()]
+                ins = outs
+            if edge >= 2:
+                layers.append(nn.MaxPool2d(2))
+                edge //= 2
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        head: list[nn.Module] = [nn.Linear(ins, hidden), nn.ReLU()] if hidden else []
+        self.classifier = nn.Sequential(*head, nn.Linear(hidden or ins, shape.classes))
+        _initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [batch, channels, height, width] -> logits [batch, classes]."""
+        logits: Tensor = self.classifier(self.pool(self.features(x)).flatten(1))
+        return logits
+
+
+def resnet8(shape: InputShape, /, *, width: Width = 16, shortcut: Shortcut = "A") -> nn.Module:
+    """CIFAR ResNet-8: one block per stage."""
+    return CifarResNet(shape, blocks=1, width=width, shortcut=shortcut)
+
+
+def resnet20(shape: InputShape, /, *, width: Width = 16, shortcut: Shortcut = "A") -> nn.Module:
+    """CIFAR ResNet-20: three blocks per stage (He et al. 2015)."""
+    return CifarResNet(shape, blocks=3, width=width, shortcut=shortcut)
+
+
+def resnet32(shape: InputShape, /, *, width: Width = 16, shortcut: Shortcut = "A") -> nn.Module:
+    """CIFAR ResNet-32: five blocks per stage (He et al. 2015)."""
+    return CifarResNet(shape, blocks=5, width=width, shortcut=shortcut)
+
+
+def resnet56(shape: InputShape, /, *, width: Width = 16, shortcut: Shortcut = "A") -> nn.Module:
+    """CIFAR ResNet-56: nine blocks per stage (He et al. 2015)."""
+    return CifarResNet(shape, blocks=9, width=width, shortcut=shortcut)
+
+
+def resnet110(shape: InputShape, /, *, width: Width = 16, shortcut: Shortcut = "A") -> nn.Module:
+    """CIFAR ResNet-110: eighteen blocks per stage (He et al. 2015)."""
+    return CifarResNet(shape, blocks=18, width=width, shortcut=shortcut)
+
+
+def resnet164(shape: InputShape, /, *, width: Width = 16, shortcut: Shortcut = "B") -> nn.Module:
+    """CIFAR ResNet-164: eighteen pre-activation bottlenecks per stage (He et al. 2016)."""
+    return PreactivationResNet(shape, blocks=18, width=width, shortcut=shortcut)
+
+
+Hidden = Annotated[int, Field(ge=0, description="units of a fully connected layer before the classifier; 0: none")]
+
+
+def vgg16_bn_cifar(shape: InputShape, /, *, width: Width = 64, hidden: Hidden = 0) -> nn.Module:
+    """VGG-16 with BatchNorm for small images."""
+    return CifarVgg(shape, repeats=(2, 2, 3, 3, 3), width=width, hidden=hidden)
+
+
+def vgg19_bn_cifar(shape: InputShape, /, *, width: Width = 64, hidden: Hidden = 0) -> nn.Module:
+    """VGG-19 with BatchNorm for small images."""
+    return CifarVgg(shape, repeats=(2, 2, 4, 4, 4), width=width, hidden=hidden)
