@@ -23,6 +23,7 @@ class Slice:
     tensor: str
     dim: int
     positions: Tensor
+    size: int  # of the whole dimension, other groups and fixed indices included
     role: Role
     module: str
 
@@ -36,6 +37,7 @@ class Group:
     slices: tuple[Slice, ...]
     producers: tuple[str, ...]  # modules that compute these channels, in network order
     consumers: tuple[str, ...]  # modules that read them
+    dense_channels: int  # before any pruning; equals `channels` until the first event
 
     @property
     def filters(self) -> int:

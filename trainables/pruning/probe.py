@@ -3,9 +3,11 @@
 Every pass is charged in training MACs, and leaves weights, buffers, gradients, modes and generators as it found them.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +23,7 @@ class Probe:
     """One event's view of the trial.
 
     `batches(samples, batch_size)` yields (images, labels) of training data without augmentation, on the model's
-    device, in an order that depends on the event alone. `held_out(samples, batch_size)` yields training data kept
-    apart from nothing but this: it is not the validation split.
+    device, in an order that depends on the event alone: `samples` images, or all where there are fewer.
     """
 
     model: nn.Module
@@ -34,13 +35,17 @@ class Probe:
     forward_macs: int  # of one sample at the present widths
     charged_macs: int = field(default=0)
 
+    def sample(self, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training data in batches; `samples` 0 asks for all of it."""
+        return self.batches(samples or sys.maxsize, batch_size)
+
     def charge(self, *, forward: int = 0, backward: int = 0) -> None:
         """Count `forward` samples passed forward and `backward` samples passed back (a backward pass is 2x forward)."""
         self.charged_macs += self.forward_macs * (forward + 2 * backward)
 
     @contextmanager
-    def undisturbed(self, *, mode: str = "eval") -> Iterator[nn.Module]:
-        """The model in `eval` or `train` mode, everything put back at the end: modes, buffers, gradients."""
+    def undisturbed(self, *, mode: Literal["eval", "train"] = "eval") -> Iterator[nn.Module]:
+        """The model in `mode`; at the end everything is as before: modes, buffers, gradients, global generators."""
         modes = {module: module.training for module in self.model.modules()}
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         gradients = {name: p.grad for name, p in self.model.named_parameters()}
@@ -48,7 +53,8 @@ class Probe:
             parameter.grad = None
         self.model.train(mode == "train")
         try:
-            yield self.model
+            with torch.random.fork_rng(devices=self._cuda_devices()):
+                yield self.model
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -57,3 +63,6 @@ class Probe:
                     buffer.copy_(buffers[name])
             for name, p in self.model.named_parameters():
                 p.grad = gradients[name]
+
+    def _cuda_devices(self) -> list[torch.device]:
+        return sorted({p.device for p in self.model.parameters() if p.device.type == "cuda"}, key=str)

@@ -1,0 +1,46 @@
+"""Module attributes that repeat a width (`out_channels`, `num_features` ...): set right after their tensors were cut."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from trainables.pruning.layers import FIXED_GROUPS
+
+Kept = Mapping[str, Mapping[int, list[int]]]
+
+
+def adjust(model: nn.Module, removal: Kept) -> None:
+    """Makes the attributes of every module whose tensors were cut agree with them."""
+    touched = {name.rpartition(".")[0] for name in removal}
+    for name, module in model.named_modules(remove_duplicate=False):
+        owned = [n for n, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))]
+        if name in touched or owned:
+            _fix(module)
+
+
+def _fix(module: nn.Module) -> None:
+    weight = getattr(module, "weight", None)
+    if isinstance(module, nn.modules.conv._ConvNd) and isinstance(weight, Tensor):
+        _fix_convolution(module, weight)
+    elif isinstance(module, nn.Linear) and isinstance(weight, Tensor) and weight.ndim == 2:
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, (nn.modules.batchnorm._NormBase)):
+        sized = weight if isinstance(weight, Tensor) else module.running_mean
+        if isinstance(sized, Tensor):
+            module.num_features = sized.shape[0]
+    elif isinstance(module, nn.PReLU) and isinstance(weight, Tensor):
+        module.num_parameters = weight.numel()
+
+
+def _fix_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
+    """Depthwise convolutions lose groups; grouped ones keep them and lose positions inside each."""
+    if module.transposed:
+        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
+        return
+    was_depthwise = module.groups > 1 and module.groups == module.in_channels and not hasattr(module, FIXED_GROUPS)
+    if was_depthwise:
+        multiplier = module.out_channels // module.groups
+        module.groups = weight.shape[0] // multiplier
+    elif module.groups > 1 and weight.shape[1] * module.groups != module.in_channels:
+        setattr(module, FIXED_GROUPS, True)
+    module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
