@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from spaces.errors import PrunefrontError
 from spaces.plan import Plan
 from trainables.keys import FORMAT
-from trainables.models import InputShape, build_model
+from trainables.models import InputShape, build_dense
 from trainables.pruning.removal import Removal, apply
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -114,7 +114,7 @@ def read(folder: Path) -> Checkpoint:
 def load_model(folder: Path) -> nn.Module:
     """The network of a checkpoint, on the CPU, in eval mode: the dense one built anew, cut, and filled."""
     checkpoint = read(folder)
-    model = build_model(checkpoint.plan.model.model_copy(update={"weights": None}), checkpoint.shape)
+    model = build_dense(checkpoint.plan.model, checkpoint.shape)
     if checkpoint.plan.train.precision == "float64":
         model = model.double()
     restore(checkpoint, model)

@@ -22,21 +22,24 @@ from trainables import checkpoint, keys
 from trainables.checkpoint import DamagedCheckpoint, Progress
 from trainables.data import Splits, load_data
 from trainables.models import InputShape, build_model
-from trainables.pruning.event import fire, measure_dense
+from trainables.pruning.costs import Costs
+from trainables.pruning.event import Dense, fire, measure_dense
 from trainables.pruning.graph import trace
 from trainables.pruning.groups import Group
 from trainables.pruning.probe import Probe
 from trainables.pruning.removal import Removal, compose
 from trainables.recoveries import RECOVERIES, Damage, Retraining
 from trainables.schedules import Moment, moments_of
+from trainables.seeds import generator, reseed
 from trainables.store import StageStore
 from trainables.training import (
     evaluate,
     learning_rates,
     loss_of,
     make_optimizer,
+    placed,
+    prepared,
     recalibrate,
-    seeded,
     set_numerics,
     train_epoch,
 )
@@ -56,6 +59,16 @@ class Boundary:
 class Trial:
     """The run of one plan. Call `step` until `done`; each step is one epoch with the events before and after it."""
 
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    inherited_epochs: int  # that the store had, and this run did not train
+    executed_macs: int  # training MACs of this run
+    _dense: Dense
+    _costs: Costs
+    _widths: dict[str, int]
+    _removal: Removal
+
     def __init__(
         self,
         plan: Plan,
@@ -68,6 +81,7 @@ class Trial:
         """`forks`: epoch counts at which the unpruned network is saved for others; `splits`: data loaded before."""
         set_numerics(plan.train)
         self.plan, self.store, self.device = plan, store, torch.device(device)
+        self._seed = plan.train.seed
         self._forks = frozenset(forks)
         self._splits = splits if splits is not None else load_data(plan.data, device=self.device)
         self.shape = InputShape(*self._splits.shape, self._splits.num_classes)
@@ -107,15 +121,15 @@ class Trial:
         """One epoch of training; returns its mean loss and its last learning rate."""
         plan = self.plan
         rates = self._rates(self.progress)
-        torch.manual_seed(seeded(plan.train.seed, "epoch", epoch))
+        order = reseed(self._seed, "epoch", epoch)
         result = train_epoch(
             self.model,
             self._splits.train,
-            self._optimizer,
+            self.optimizer,
             rates,
             train=plan.train,
             augment=plan.data.augment,
-            generator=self._generator("epoch", epoch),
+            generator=order,
             epoch=epoch,
         )
         self._spend(3 * self._costs.macs() * result.samples)
@@ -142,10 +156,10 @@ class Trial:
     def _fire(self, moment: Moment) -> None:
         prune, event = self.plan.prune, self.progress.events
         assert prune is not None, "moments come from a plan that prunes"
-        torch.manual_seed(seeded(self.plan.train.seed, "event", event))
+        reseed(self._seed, "event", event)
         result = fire(
             self.model,
-            self._optimizer,
+            self.optimizer,
             self._example(),
             prune=prune,
             moment=moment,
@@ -159,7 +173,11 @@ class Trial:
         self._spend(result.charged_macs)
         if prune.recalibrate_batches:
             samples = recalibrate(
-                self.model, self._splits.train, prune.recalibrate_batches, self.plan.train, self._generator("bn", event)
+                self.model,
+                self._splits.train,
+                prune.recalibrate_batches,
+                self.plan.train,
+                generator(self._seed, "bn", event),
             )
             self._spend(self._costs.macs() * samples)
         self.progress = replace(
@@ -179,10 +197,15 @@ class Trial:
             groups=groups,
             loss=self._loss,
             num_classes=self._splits.num_classes,
-            batches=lambda samples, size: self._splits.train.sample(samples, size, self._generator("probe", event)),
-            generator=self._generator("criterion", event),
+            batches=partial(self._probe_batches, event),
+            generator=generator(self._seed, "criterion", event),
             forward_macs=forward_macs,
         )
+
+    def _probe_batches(self, event: int, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = generator(self._seed, "probe", event)
+        for images, labels in self._splits.train.sample(samples, batch_size, order):
+            yield prepared(images, self.plan.train), labels
 
     # ---- the chain ----------------------------------------------------------------------------------------------
 
@@ -251,7 +274,7 @@ class Trial:
         assert self.store is not None
         try:
             saved = checkpoint.read(folder)
-            checkpoint.restore(saved, self.model, self._optimizer)
+            checkpoint.restore(saved, self.model, self.optimizer)
         except DamagedCheckpoint:
             self.store.discard(self.progress.key)
             self._build()
@@ -272,7 +295,7 @@ class Trial:
         checkpoint.save(
             folder,
             self.model,
-            self._optimizer,
+            self.optimizer,
             plan=self.plan,
             shape=self.shape,
             removal=self._removal,
@@ -285,12 +308,9 @@ class Trial:
     def _build(self) -> None:
         """The dense network at boundary 0 and its optimizer."""
         plan = self.plan
-        torch.manual_seed(seeded(plan.train.seed, "weights"))
-        model = build_model(plan.model, self.shape)
-        dtype = torch.float64 if plan.train.precision == "float64" else torch.float32
-        layout = torch.channels_last if plan.train.memory_format == "channels_last" else torch.contiguous_format
-        self.model: nn.Module = model.to(self.device, dtype, memory_format=layout)  # type: ignore[call-overload]
-        self._optimizer = make_optimizer(self.model, plan.train)
+        reseed(self._seed, "weights")
+        self.model = placed(build_model(plan.model, self.shape), plan.train, self.device)
+        self.optimizer = make_optimizer(self.model, plan.train)
         self._dense, self._costs = measure_dense(self.model, self._example(), plan.prune)
         self._widths, self._removal = dict(self._dense.widths), Removal()
         self.executed_macs = 0
@@ -309,12 +329,9 @@ class Trial:
 
     def _example(self) -> Tensor:
         """One image-shaped input for tracing and checking."""
-        generator = torch.Generator().manual_seed(0)
-        dtype = torch.float64 if self.plan.train.precision == "float64" else torch.float32
-        return torch.randn(1, *self._splits.shape, generator=generator, dtype=dtype).to(self.device)
-
-    def _generator(self, *what: str | int) -> torch.Generator:
-        return torch.Generator().manual_seed(seeded(self.plan.train.seed, *what))
+        fixed = torch.Generator().manual_seed(0)
+        image = torch.randn(1, *self._splits.shape, generator=fixed)
+        return prepared(image.to(self.device), self.plan.train)
 
     def _spend(self, macs: int) -> None:
         self.executed_macs += macs

@@ -1,0 +1,125 @@
+"""What a plan will do and cost, before any of it is trained: reachable or not, when it prunes, training MACs.
+
+Estimates, where widths follow from data: between two events a network is taken to cost what its amount says.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from spaces.plan import Model, Plan, Prune
+from trainables.data import InputShape, outline
+from trainables.models import build_dense
+from trainables.pruning.event import prunable
+from trainables.pruning.graph import Traced, trace
+from trainables.pruning.selection import smallest, widths_of
+from trainables.schedules import moments_of
+
+
+@dataclass(frozen=True)
+class Network:
+    """The dense network of a plan, traced once; what amounts are fractions of."""
+
+    model: Model
+    shape: InputShape
+
+    @cached_property
+    def traced(self) -> Traced:
+        """Groups and costs, from one pass that touches no weight."""
+        with torch.random.fork_rng(devices=[]):
+            network = build_dense(self.model, self.shape)
+        image = torch.zeros(1, self.shape.channels, self.shape.height, self.shape.width)
+        return trace(network.eval(), image)
+
+    @cached_property
+    def macs(self) -> int:
+        """Of one sample's forward pass."""
+        return self.traced.costs.macs()
+
+    @cached_property
+    def params(self) -> int:
+        """All parameters."""
+        return self.traced.costs.params()
+
+    def least_keep(self, prune: Prune) -> float:
+        """The smallest amount that can be reached, in the plan's own unit; 0 where it is a count per event."""
+        groups = prunable(self.traced.graph.groups, prune)
+        if not groups:
+            return 1.0
+        if prune.amount.keep_channels is not None:
+            floors = sum(group.filters * widths_of(group, prune.width_multiple)[-1] for group in groups.values())
+            return floors / sum(group.filters * group.channels for group in groups.values())
+        if prune.amount.filters_per_event is not None:
+            return 0.0
+        return smallest(groups, self.traced.costs, prune.width_multiple) / self.macs
+
+
+class Costing:
+    """Answers about many plans of one study; what they have in common is built once."""
+
+    def __init__(self) -> None:
+        self._networks: dict[str, Network] = {}
+        self._outlines: dict[str, tuple[InputShape, int]] = {}
+        self._least: dict[tuple[str, str], float] = {}
+
+    def network(self, plan: Plan) -> Network:
+        """The plan's dense network."""
+        name = plan.model.model_dump_json() + plan.data.model_dump_json()
+        if name not in self._networks:
+            self._networks[name] = Network(plan.model, self._outline(plan)[0])
+        return self._networks[name]
+
+    def problem(self, plan: Plan) -> str | None:
+        """Why the plan must not be proposed: it has no event, or its amount cannot be reached. None if it may."""
+        if plan.prune is None:
+            return None
+        if not moments_of(plan):
+            return f"schedule '{plan.prune.schedule.name}' has no event in {plan.train.epochs} epochs"
+        keep = _keep(plan.prune)
+        least = self._least_keep(plan, plan.prune)
+        if keep is not None and keep < least:
+            return f"keeping {keep:g} is out of reach: with every layer at its floor {least:.4g} is left"
+        return None if least < 1.0 else "no layer of this network may be pruned"
+
+    def training_macs(self, plan: Plan) -> tuple[int, int]:
+        """(all, up to the first event): training MACs of the plan run alone, and the part that it may share."""
+        per_epoch = 3 * self.network(plan).macs * self._outline(plan)[1]
+        moments = moments_of(plan)
+        if not moments:
+            return per_epoch * plan.train.epochs, per_epoch * plan.train.epochs
+        spent, shared = 0.0, per_epoch * fork_epoch(plan)
+        left = 1.0
+        for epoch in range(plan.train.epochs):
+            left = min([left, *(1.0 - moment.sparsity for moment in moments if moment.epoch < epoch)])
+            spent += per_epoch * left
+        return int(spent), min(shared, int(spent))
+
+    def _outline(self, plan: Plan) -> tuple[InputShape, int]:
+        name = plan.data.model_dump_json()
+        if name not in self._outlines:
+            self._outlines[name] = outline(plan.data)
+        return self._outlines[name]
+
+    def _least_keep(self, plan: Plan, prune: Prune) -> float:
+        unit = next(unit for unit, value in prune.amount if value is not None)
+        name = (plan.model.model_dump_json(), f"{unit} {prune.width_multiple} {prune.protect}")
+        if name not in self._least:
+            self._least[name] = self.network(plan).least_keep(prune)
+        return self._least[name]
+
+
+def fork_epoch(plan: Plan) -> int:
+    """How many epochs of unpruned training lie before the first event; all of them where there is none."""
+    moments = moments_of(plan)
+    return moments[0].epoch + 1 if moments else plan.train.epochs
+
+
+def fork_epochs(plans: Iterable[Plan]) -> frozenset[int]:
+    """The epoch counts at which the baseline should be saved, so that these plans can start from it."""
+    return frozenset(fork_epoch(plan) for plan in plans if plan.prune is not None)
+
+
+def _keep(prune: Prune) -> float | None:
+    return prune.amount.keep_macs if prune.amount.keep_macs is not None else prune.amount.keep_channels
