@@ -6,8 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from trainables.pruning.graph import trace
-from trainables.pruning.masking import verify_removal
-from trainables.pruning.removal import apply, compose, removal_of
+from trainables.pruning.removal import apply, compose, removal_of, verify_removal
 
 OPTIMIZERS = {
     "sgd_momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),

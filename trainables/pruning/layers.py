@@ -161,8 +161,10 @@ def across_norm(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[s
 
 
 LAYERS: dict[str, Handler] = {
-    **dict.fromkeys("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split(), convolution),
+    **dict.fromkeys(
+        ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], convolution
+    ),
     "linear": linear,
-    **dict.fromkeys("batch_norm instance_norm prelu".split(), channel_norm),
-    **dict.fromkeys("layer_norm local_response_norm group_norm rms_norm".split(), across_norm),
+    **dict.fromkeys(["batch_norm", "instance_norm", "prelu"], channel_norm),
+    **dict.fromkeys(["layer_norm", "local_response_norm", "group_norm", "rms_norm"], across_norm),
 }

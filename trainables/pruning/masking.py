@@ -7,14 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spaces.errors import UserError
 from trainables.pruning.groups import Groups
-from trainables.pruning.removal import Removal, apply
 from trainables.pruning.tracer import tensors_of
-
-Example = Tensor | tuple[Any, ...]
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-"""Largest difference allowed, relative to the largest output; other types compute with fewer digits."""
 
 
 @contextmanager
@@ -42,37 +36,6 @@ def mask(model: nn.Module, groups: Groups, kept: Mapping[str, Tensor]) -> Iterat
         with torch.no_grad():
             for tensor, value in saved.items():
                 tensors[tensor].data.copy_(value)
-
-
-def verify_removal(
-    model: nn.Module,
-    groups: Groups,
-    kept: Mapping[str, Tensor],
-    removal: Removal,
-    example: Example,
-    optimizer: torch.optim.Optimizer | None = None,
-) -> float:
-    """Removes, and refuses to go on unless the smaller network answers like the masked one, in eval mode.
-
-    Returns the largest difference relative to the largest output. Raises UserError on a mismatch: the network is then
-    cut and must not be used further.
-    """
-    inputs = example if isinstance(example, tuple) else (example,)
-    with mask(model, groups, kept):
-        expected = answers(model, inputs)
-    apply(model, removal, optimizer)
-    try:
-        got = answers(model, inputs)
-    except Exception as error:
-        raise UserError(f"the network does not run after the removal from {', '.join(kept)}: {error}") from error
-    error_size = difference(expected, got)
-    dtype = next(model.parameters()).dtype
-    if not error_size <= TOLERANCE.get(dtype, 0.05):
-        raise UserError(
-            f"the network answers differently after the removal from {', '.join(kept)}: "
-            f"relative difference {error_size:.1e}"
-        )
-    return error_size
 
 
 def answers(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:

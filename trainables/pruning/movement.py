@@ -53,12 +53,12 @@ def reshape(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def permute(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-    """permute, transpose, T: the same function, on the labels."""
+    """permute, transpose, T: the same method, on the labels."""
     ids = tracer.read(args[0])
     if name in ("get_T", "get_mT", "t"):
         label(out, ids.mT if ids.ndim > 1 else ids)
     else:
-        label(out, getattr(torch, name)(ids, *args[1:], **kwargs))
+        label(out, getattr(ids, name)(*args[1:], **kwargs))
 
 
 def concatenate(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
@@ -138,24 +138,41 @@ def compact(ids: Ids) -> Ids:
 
 
 def pad(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-    """Padding along channels adds channels of fixed number; elsewhere it changes nothing."""
+    """Padding along channels adds channels of fixed number; elsewhere it changes nothing.
+
+    A module whose attributes `before` and `after` hold the number of channels added can lose some of those as well.
+    """
     source: Tensor = args[0]
     ids = tracer.read(source)
-    if not bool(ids.any()):
-        return
     widths = list(kwargs.get("pad", args[1] if len(args) > 1 else ()))
-    full = list(ids.shape)
-    amounts = []
+    mode = kwargs.get("mode", args[2] if len(args) > 2 else "constant")
     for position in range(len(widths) // 2):
         dim = source.ndim - 1 - position
-        amount = widths[2 * position : 2 * position + 2]
-        along = ids.shape[dim] > 1
-        amounts += amount if along else [0, 0]
-        if along and kwargs.get("mode", args[2] if len(args) > 2 else "constant") != "constant":
-            tracer.ledger.freeze(ids, f"padding repeats channels{tracer.where()}")
+        before, after = widths[2 * position : 2 * position + 2]
+        if ids.shape[dim] == 1 or before == after == 0:
+            continue
+        if mode != "constant" or before < 0 or after < 0:
+            tracer.ledger.freeze(ids, f"padding changes channels{tracer.where()}")
             label(out, nothing(out))
             return
-    label(out, torch.nn.functional.pad(ids.expand(full), amounts))
+        sizes = list(ids.shape)
+        sides = [_padding(tracer, side, amount) for side, amount in (("before", before), ("after", after))]
+        shaped = [side.view([-1 if d == dim else 1 for d in range(ids.ndim)]) for side in sides]
+        filled = [
+            side.expand([len(flat) if d == dim else size for d, size in enumerate(sizes)])
+            for side, flat in zip(shaped, sides, strict=True)
+        ]
+        ids = torch.cat([filled[0], ids, filled[1]], dim)
+    label(out, ids)
+
+
+def _padding(tracer: Tracer, attribute: str, amount: int) -> Ids:
+    """Ids of padded channels: zeros, unless the module that pads keeps their number as an attribute."""
+    path = tracer.stack[-1] if tracer.stack else ""
+    held = getattr(tracer.modules.get(path), attribute, None)
+    if amount == 0 or isinstance(held, bool) or held != amount:
+        return torch.zeros(amount, dtype=torch.int64)
+    return tracer.ledger.nodes(f"{path}.{attribute}", 0, amount, "norm")
 
 
 def expand(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
@@ -185,15 +202,15 @@ def split(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, An
         label(part, part_ids)
 
 
-RESHAPES = "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as ravel".split()
-PERMUTES = "permute transpose t get_T get_mT movedim moveaxis swapaxes swapdims".split()
+RESHAPES = ["view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as", "ravel"]
+PERMUTES = ["permute", "transpose", "t", "get_T", "get_mT", "movedim", "moveaxis", "swapaxes", "swapdims"]
 
 MOVEMENT: dict[str, Handler] = {
     **dict.fromkeys(RESHAPES, reshape),
     **dict.fromkeys(PERMUTES, permute),
-    **dict.fromkeys("cat concat concatenate".split(), concatenate),
-    **dict.fromkeys("getitem narrow select".split(), slices),
-    **dict.fromkeys("chunk split".split(), split),
-    **dict.fromkeys("expand expand_as broadcast_to".split(), expand),
+    **dict.fromkeys(["cat", "concat", "concatenate"], concatenate),
+    **dict.fromkeys(["getitem", "narrow", "select"], slices),
+    **dict.fromkeys(["chunk", "split"], split),
+    **dict.fromkeys(["expand", "expand_as", "broadcast_to"], expand),
     "pad": pad,
 }

@@ -5,6 +5,7 @@ can be rebuilt from it without a trace.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,9 +14,62 @@ from torch import Tensor, nn
 from spaces.errors import UserError
 from trainables.pruning.attributes import adjust
 from trainables.pruning.groups import Groups
+from trainables.pruning.masking import answers, difference, mask
 
 Removal = dict[str, dict[int, list[int]]]
-"""{tensor name: {dimension: kept indices, ascending}}; what is not named stays whole."""
+"""{tensor name: {dimension: kept indices, ascending}}; what is not named stays whole.
+
+A width that a module keeps as a whole number (channels of padding) is named like a tensor of that length.
+"""
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+"""Largest difference between masked and removed, relative to the largest output; other types have fewer digits."""
+
+
+def remove(
+    model: nn.Module,
+    groups: Groups,
+    kept: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer | None,
+    example: Tensor | tuple[Any, ...],
+) -> Removal:
+    """Leaves of each group the channels `kept[group]`, and refuses to go on unless the answers stay the same.
+
+    The smaller network is compared with the masked one on `example`, in eval mode; see `verify_removal`.
+    """
+    removal = removal_of(groups, kept)
+    if removal:
+        verify_removal(model, groups, kept, removal, example, optimizer)
+    return removal
+
+
+def verify_removal(
+    model: nn.Module,
+    groups: Groups,
+    kept: Mapping[str, Tensor],
+    removal: Removal,
+    example: Tensor | tuple[Any, ...],
+    optimizer: torch.optim.Optimizer | None = None,
+) -> float:
+    """Applies the removal; returns the largest difference to the masked network, relative to the largest output.
+
+    Raises UserError on a mismatch: the network is then cut and must not be used further.
+    """
+    inputs = example if isinstance(example, tuple) else (example,)
+    with mask(model, groups, kept):
+        expected = answers(model, inputs)
+    apply(model, removal, optimizer)
+    try:
+        got = answers(model, inputs)
+    except Exception as error:
+        raise UserError(f"the network does not run after the removal from {', '.join(kept)}: {error}") from error
+    gap = difference(expected, got)
+    dtype = next(model.parameters()).dtype
+    if not gap <= TOLERANCE.get(dtype, 0.05):
+        raise UserError(
+            f"the network answers differently after the removal from {', '.join(kept)}: relative difference {gap:.1e}"
+        )
+    return gap
 
 
 def removal_of(groups: Groups, kept: Mapping[str, Tensor]) -> Removal:
@@ -56,35 +110,50 @@ def apply(model: nn.Module, removal: Removal, optimizer: torch.optim.Optimizer |
     Raises UserError, with nothing changed, where the removal does not fit the network.
     """
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    _check(removal, tensors)
+    _check(removal, tensors, model)
     for name, dims in removal.items():
-        tensor = tensors[name]
-        indices = {dim: torch.tensor(kept, device=tensor.device) for dim, kept in dims.items()}
-        before = tensor.shape
-        gradient = tensor.grad
-        if gradient is not None:
-            tensor.grad = None
-        tensor.data = cut(tensor.data, indices)
-        if gradient is not None:
-            tensor.grad = cut(gradient, indices)
-        if optimizer is not None and tensor in optimizer.state:
-            _cut_state(optimizer.state[tensor], before, indices)
+        if name in tensors:
+            _apply_to(tensors[name], dims, optimizer)
+        else:
+            module, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(module), attribute, len(dims[0]))
     adjust(model, removal)
 
 
-def _check(removal: Removal, tensors: Mapping[str, Tensor]) -> None:
+def _apply_to(tensor: Tensor, dims: Mapping[int, list[int]], optimizer: torch.optim.Optimizer | None) -> None:
+    indices = {dim: torch.tensor(kept, device=tensor.device) for dim, kept in dims.items()}
+    before, gradient = tensor.shape, tensor.grad
+    tensor.grad = None
+    tensor.data = cut(tensor.data, indices)
+    if gradient is not None:
+        tensor.grad = cut(gradient, indices)
+    if optimizer is not None and tensor in optimizer.state:
+        _cut_state(optimizer.state[tensor], before, indices)
+
+
+def _check(removal: Removal, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
     for name, dims in removal.items():
-        if name not in tensors:
-            raise UserError(f"the removal does not fit the network: it has no parameter or buffer '{name}'")
-        shape = tuple(tensors[name].shape)
+        shape = tuple(tensors[name].shape) if name in tensors else _held_width(model, name)
         for dim, kept in dims.items():
             if not 0 <= dim < len(shape):
                 raise UserError(f"the removal does not fit the network: '{name}' has no dimension {dim}")
-            if not kept or kept[0] < 0 or kept[-1] >= shape[dim] or any(a >= b for a, b in zip(kept, kept[1:])):
+            ascending = all(a < b for a, b in pairwise(kept))
+            may_be_empty = name not in tensors
+            if not (kept or may_be_empty) or not ascending or (kept and (kept[0] < 0 or kept[-1] >= shape[dim])):
                 raise UserError(
                     f"the removal does not fit the network: '{name}' has {shape[dim]} indices in dimension {dim}, "
                     "and what is kept must be some of them, ascending"
                 )
+
+
+def _held_width(model: nn.Module, name: str) -> tuple[int, ...]:
+    """The width that a module keeps as a whole number (padding by channels)."""
+    path, _, attribute = name.rpartition(".")
+    module = dict(model.named_modules()).get(path)
+    held = getattr(module, attribute, None)
+    if not isinstance(held, int) or isinstance(held, bool):
+        raise UserError(f"the removal does not fit the network: it has no parameter or buffer '{name}'")
+    return (held,)
 
 
 def cut(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:

@@ -122,14 +122,58 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
 
 
 SHAPE_ONLY = frozenset(
-    "get_shape get_device get_dtype get_ndim get_requires_grad get_is_cuda get_is_meta get_layout get_grad get_is_leaf "
-    "get_is_cpu get_is_nested get_is_sparse get_is_quantized get_names get_is_mps get_grad_fn get_itemsize get_nbytes "
-    "size dim ndimension stride numel nelement is_contiguous is_floating_point is_complex element_size type "
-    "get_device len is_inference storage_offset result_type can_cast set_requires_grad".split()
+    [
+        "get_shape",
+        "get_device",
+        "get_dtype",
+        "get_ndim",
+        "get_requires_grad",
+        "get_is_cuda",
+        "get_is_meta",
+        "get_layout",
+        "get_grad",
+        "get_is_leaf",
+        "get_is_cpu",
+        "get_is_nested",
+        "get_is_sparse",
+        "get_is_quantized",
+        "get_names",
+        "get_is_mps",
+        "get_grad_fn",
+        "get_itemsize",
+        "get_nbytes",
+        "size",
+        "dim",
+        "ndimension",
+        "stride",
+        "numel",
+        "nelement",
+        "is_contiguous",
+        "is_floating_point",
+        "is_complex",
+        "element_size",
+        "type",
+        "get_device",
+        "len",
+        "is_inference",
+        "storage_offset",
+        "result_type",
+        "can_cast",
+        "set_requires_grad",
+    ]
 )
 """Questions about shapes: they do not read values."""
 
 IDENTITY = frozenset(
-    "batch_norm instance_norm dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout".split()
+    [
+        "batch_norm",
+        "instance_norm",
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "feature_alpha_dropout",
+    ]
 )
 """Shape-preserving layers that are not run: some refuse one sample, some draw random numbers."""
