@@ -5,6 +5,7 @@ Does NOT cover who goes first (`criteria`, `allocations`) nor the cutting (`remo
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -113,7 +114,7 @@ def _packs(order: Order, groups: Groups, multiple: int) -> list[_Pack]:
     for position, (name, group) in enumerate(groups.items()):
         turns = torch.cummax(order.turns[name].detach().double().cpu(), 0).values
         widths = widths_of(group, multiple)
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             own = turns[group.channels - before : group.channels - after]
             packs.append(_Pack(float(own.mean()), position, name, after))
     # Within a group the means of successive packs never fall, and a stable sort keeps their order where they tie.

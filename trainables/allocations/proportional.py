@@ -1,0 +1,73 @@
+"""Layers give by proportion: each keeps its own share of its dense channels, all shares scaled by one factor."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from spaces.errors import UserError
+from trainables.pruning.groups import Group, Groups, Scores
+from trainables.pruning.probe import Probe
+from trainables.pruning.selection import Order
+
+Keep = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+def uniform(scores: Scores, groups: Groups, probe: Probe, /) -> Order:
+    """Every layer keeps the same fraction of its dense channels."""
+    return proportional(groups, dict.fromkeys(groups, 1.0))
+
+
+def given(
+    scores: Scores,
+    groups: Groups,
+    probe: Probe,
+    /,
+    *,
+    keeps: dict[str, Keep] | tuple[Keep, ...] = (),
+) -> Order:
+    """Each layer keeps the proportion given for it, all scaled by one factor to the target.
+
+    A mapping goes by patterns over the names of a group's producers, the first that fits counting, and what none
+    names keeps 1. A list of K proportions cuts the network into K stretches of equally many groups.
+    """
+    if isinstance(keeps, Mapping):
+        return proportional(groups, _by_pattern(keeps, groups))
+    return proportional(groups, _by_stretch(tuple(keeps), groups))
+
+
+def proportional(groups: Groups, shares: Mapping[str, float], *, least: float = 0.0) -> Order:
+    """The order in which keep = clip(s * share, least, 1) falls as the one factor s does.
+
+    A group of width w loses its next channel when s * share * dense < w. Below `least` a group gives only when every
+    other is there too, and then by equal fractions.
+    """
+    return Order({name: _turns(group, shares[name], least) for name, group in groups.items()})
+
+
+def _turns(group: Group, share: float, least: float) -> torch.Tensor:
+    keep = torch.arange(group.channels, 0, -1, dtype=torch.float64) / group.dense_channels
+    above = -keep / max(share, 1e-12)  # below zero: before all that stand under their least
+    return torch.where(keep > least, above, 1.0 - keep)
+
+
+def _by_pattern(keeps: Mapping[str, float], groups: Groups) -> dict[str, float]:
+    unused = set(keeps)
+    shares = {}
+    for name, group in groups.items():
+        fitting = [p for p in keeps if any(fnmatchcase(producer, p) for producer in group.producers)]
+        unused.difference_update(fitting)
+        shares[name] = keeps[fitting[0]] if fitting else 1.0
+    if unused:
+        raise UserError(
+            f"allocation 'given' names '{min(unused)}', which fits no layer; layers: {', '.join(groups) or 'none'}"
+        )
+    return shares
+
+
+def _by_stretch(keeps: tuple[float, ...], groups: Groups) -> dict[str, float]:
+    if not keeps:
+        raise UserError("allocation 'given' needs its setting 'keeps': a list of proportions, or pattern: proportion")
+    return {name: keeps[index * len(keeps) // len(groups)] for index, name in enumerate(groups)}

@@ -1,0 +1,95 @@
+"""Criteria that ask the loss: how much it moves, to first order, when a channel is gated."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from trainables.criteria.members import Normalise, normalised
+from trainables.pruning.gates import Where, gated
+from trainables.pruning.groups import Groups, Scores
+from trainables.pruning.probe import Loss, Probe
+
+Samples = Annotated[int, Field(ge=0, description="training images; 0: all")]
+BatchSize = Annotated[int, Field(ge=1)]
+
+
+def taylor(
+    groups: Groups,
+    probe: Probe,
+    /,
+    *,
+    samples: Samples = 1024,
+    batch_size: BatchSize = 256,
+    normalise: Normalise = "l2",
+) -> Scores:
+    """Channels whose removal moves the loss least matter least (Molchanov et al. 2017, eq. 8).
+
+    |sum of activation * gradient| where the channel is read, per image, then the mean over images. The paper's mean
+    over positions instead of their sum is one factor per layer, which normalising removes.
+    """
+    totals = {name: torch.zeros(group.channels, dtype=torch.float64) for name, group in groups.items()}
+    counted = 0
+    for gradients, size in _gradients(groups, probe, probe.loss, samples, batch_size, where="read", per_image=True):
+        counted += size
+        for name, gradient in gradients.items():
+            # The loss is a mean over the batch: each image's own gradient is `size` times as large.
+            totals[name] += (gradient.double() * size).abs().sum(0).cpu()
+    return {name: normalised(total / max(counted, 1), normalise) for name, total in totals.items()}
+
+
+def snap(
+    groups: Groups,
+    probe: Probe,
+    /,
+    *,
+    loss: Literal["cross_entropy", "raw_logits"] = "cross_entropy",
+    num_batches: Annotated[int, Field(ge=1)] = 5,
+    batch_size: BatchSize = 512,
+    normalise: Normalise = "none",
+) -> Scores:
+    """Channels whose gate the loss hardly feels matter least (SNAP-it, structured SNIP; Verdenius et al. 2020).
+
+    A gate of 1 on each producer's output, after bias and before norm, shared by tied channels:
+    |sum over batches and producers of dL / d gate|, in eval mode. raw_logits: the authors' code takes the negative
+    mean logit of the true class for the loss; cross_entropy: the trial's own loss.
+    """
+    chosen: Loss = probe.loss if loss == "cross_entropy" else _raw_logits
+    totals = {name: torch.zeros(group.channels, dtype=torch.float64) for name, group in groups.items()}
+    passes = _gradients(groups, probe, chosen, num_batches * batch_size, batch_size, where="made", per_image=False)
+    for gradients, _ in passes:
+        for name, gradient in gradients.items():
+            totals[name] += gradient.double().cpu() / num_batches
+    return {name: normalised(total.abs(), normalise) for name, total in totals.items()}
+
+
+def _raw_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    return -logits.gather(1, labels[:, None]).mean()
+
+
+def _gradients(
+    groups: Groups,
+    probe: Probe,
+    loss: Loss,
+    samples: int,
+    batch_size: int,
+    *,
+    where: Where,
+    per_image: bool,
+) -> Iterator[tuple[dict[str, Tensor], int]]:
+    """For each batch, dL / d gate of every group ([batch,] channels), and the size of the batch."""
+    with probe.undisturbed(), torch.enable_grad():
+        for images, labels in probe.sample(samples, batch_size):
+            gates = {
+                name: images.new_ones((len(labels), group.channels) if per_image else group.channels)
+                for name, group in groups.items()
+            }
+            for gate in gates.values():
+                gate.requires_grad_()
+            with gated(probe.model, groups, gates, where=where):
+                value = loss(probe.model(images), labels)
+            gradients = torch.autograd.grad(value, list(gates.values()))
+            probe.charge(forward=len(labels), backward=len(labels))
+            yield dict(zip(gates, gradients, strict=True)), len(labels)
