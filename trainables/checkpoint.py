@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spaces.errors import PrunefrontError
+from spaces.errors import PrunefrontError, UserError
 from spaces.plan import Plan
 from trainables.keys import FORMAT
 from trainables.models import InputShape, build_dense
@@ -124,8 +124,10 @@ def load_model(folder: Path) -> nn.Module:
 def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Cut a dense `model` as the checkpoint says and fill it, and the optimizer's state with it."""
     weights = _tensors(checkpoint.folder / MODEL)
-    _check_removal(checkpoint, model)
-    apply(model, checkpoint.removal)
+    try:
+        apply(model, checkpoint.removal)
+    except UserError as error:
+        raise DamagedCheckpoint(f"{checkpoint.folder / STATE}: {error}") from error
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if wanted != got:
@@ -186,14 +188,3 @@ def _removal(written: dict[str, dict[str, list[int]]]) -> Removal:
     return {
         name: {int(dim): [int(index) for index in kept] for dim, kept in dims.items()} for name, dims in written.items()
     }
-
-
-def _check_removal(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Refuse a removal that does not fit the network before anything is cut."""
-    shapes = {name: tensor.shape for name, tensor in model.state_dict(keep_vars=True).items()}
-    for name, dims in checkpoint.removal.items():
-        for dim, kept in dims.items():
-            shape = shapes.get(name)
-            fits = shape is not None and 0 <= dim < len(shape)
-            if not fits or not kept or kept != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= shape[dim]:  # type: ignore[index]
-                raise DamagedCheckpoint(f"{checkpoint.folder / STATE}: the removal of {name} does not fit the network")

@@ -6,6 +6,7 @@ A copy of this file lies next to an exported checkpoint, so it imports torch and
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -29,22 +30,30 @@ class InputShape:
 class ZeroPad(nn.Module):
     """Option A: every `stride`-th pixel, and channels of zeros `before` and `after` those that there are.
 
-    The two counts are attributes, not constants of the code, so that removing channels can change them.
+    The zeros are buffers rather than counts, so that removing channels cuts them as it cuts any other tensor.
     """
+
+    before: Tensor
+    after: Tensor
 
     def __init__(self, before: int, after: int, stride: int) -> None:
         super().__init__()
-        self.before, self.after, self.stride = before, after, stride
+        self.stride = stride
+        self.register_buffer("before", torch.zeros(before, 1, 1), persistent=False)
+        self.register_buffer("after", torch.zeros(after, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, height, width] -> [batch, before + channels + after, height / stride, width / stride]."""
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
+        batch, _, height, width = x.shape
+        return torch.cat(
+            [self.before.expand(batch, -1, height, width), x, self.after.expand(batch, -1, height, width)], 1
+        )
 
     def extra_repr(self) -> str:
         """For `print(model)`."""
-        return f"before={self.before}, after={self.after}, stride={self.stride}"
+        return f"before={len(self.before)}, after={len(self.after)}, stride={self.stride}"
 
 
 def _conv(ins: int, outs: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -95,7 +104,8 @@ class PreactivationBottleneck(nn.Module):
         """[batch, ins, height, width] -> [batch, 4 * width, height / stride, width / stride]."""
         y = self.conv1(F.relu(self.bn1(x)))
         y = self.conv2(F.relu(self.bn2(y)))
-        return self.conv3(F.relu(self.bn3(y))) + self.shortcut(x)
+        total: Tensor = self.conv3(F.relu(self.bn3(y))) + self.shortcut(x)
+        return total
 
 
 def _stages(
