@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 
 from spaces.plan import Model, Plan, Prune
-from trainables.data import InputShape, outline
-from trainables.models import build_dense
+from trainables.data.outline import outline
+from trainables.models import InputShape, build_dense
 from trainables.pruning.event import prunable
 from trainables.pruning.graph import Traced, trace
 from trainables.pruning.selection import smallest, widths_of
