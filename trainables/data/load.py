@@ -11,13 +11,17 @@ import torch
 from spaces.errors import UserError
 from spaces.plan import Data, digest
 from trainables.data.augment import check_augmentations
+from trainables.data.cifar_files import cifar10, cifar100
 from trainables.data.digits import digits
+from trainables.data.folder import image_folder
+from trainables.data.idx import fashion_mnist, mnist
 from trainables.data.source import Files, Images, Source
-from trainables.data.split import MemorySplit, Split
+from trainables.data.split import MemorySplit, Normalisation, Split
 from trainables.data.strata import stratified
+from trainables.data.stream import FileSplit
 from trainables.table import Table
 
-DATASETS: Table[Callable[..., Source]] = Table("data", digits)
+DATASETS: Table[Callable[..., Source]] = Table("data", digits, mnist, fashion_mnist, cifar10, cifar100, image_folder)
 """`function(root: Path | None, /, *, settings) -> Source`."""
 
 
@@ -132,5 +136,7 @@ def _normalisation(images: Images | Files) -> tuple[tuple[float, ...], tuple[flo
 
 
 def _split(images: Images | Files, mean: Sequence[float], std: Sequence[float], device: torch.device | str) -> Split:
-    assert isinstance(images, Images)
-    return MemorySplit(images, mean=mean, std=std, device=device)
+    normalisation = Normalisation(mean, std, device)
+    if isinstance(images, Files):
+        return FileSplit(images, normalisation)
+    return MemorySplit(images, normalisation)

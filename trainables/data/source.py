@@ -35,8 +35,8 @@ class Images:
     def fingerprint(self) -> str:
         """SHA-256 over pixels and labels."""
         hashed = hashlib.sha256(str(tuple(self.pixels.shape)).encode())
-        hashed.update(self.pixels.contiguous().numpy())
-        hashed.update(self.labels.to(torch.int64).contiguous().numpy())
+        hashed.update(self.pixels.contiguous().numpy().data)
+        hashed.update(self.labels.to(torch.int64).contiguous().numpy().data)
         return hashed.hexdigest()
 
 

@@ -23,7 +23,7 @@ class Split(Protocol):
         """The number of images."""
 
     def epoch(self, batch_size: int, generator: torch.Generator, augment: Sequence[str] = ()) -> Iterator[Batch]:
-        """Every image once, in an order and with an augmentation drawn from `generator`; the last batch may be small."""
+        """Every image once; order and augmentation are drawn from `generator`; the last batch may be small."""
 
     def ordered(self, batch_size: int) -> Iterator[Batch]:
         """Every image once, in its own order, as it is."""
@@ -32,19 +32,29 @@ class Split(Protocol):
         """The first `samples` images (all, if there are fewer) of an order drawn from `generator`, as they are."""
 
 
-class MemorySplit:
-    """Images as one uint8 tensor on the training device; augmented and normalised there."""
+class Normalisation:
+    """Makes uint8 pixels zero-mean floats of unit deviation on `device`."""
 
-    def __init__(
-        self, images: Images, *, mean: Sequence[float], std: Sequence[float], device: torch.device | str
-    ) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str) -> None:
         """`mean`, `std`: per channel, of pixels in [0, 1]."""
         self.device = torch.device(device)
-        self.pixels = images.pixels.to(self.device)
-        self.labels = images.labels.to(self.device)
         means, deviations = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (mean, std))
         self._scale = (1 / (255 * deviations)).to(self.device, torch.float32)
         self._shift = (-means / deviations).to(self.device, torch.float32)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """[batch, channels, height, width], uint8 -> float32."""
+        return torch.addcmul(self._shift, pixels.to(torch.float32), self._scale)
+
+
+class MemorySplit:
+    """Images as one uint8 tensor on the training device; augmented and normalised there."""
+
+    def __init__(self, images: Images, normalisation: Normalisation) -> None:
+        self.device = normalisation.device
+        self.pixels = images.pixels.to(self.device)
+        self.labels = images.labels.to(self.device)
+        self._normalised = normalisation
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -68,8 +78,6 @@ class MemorySplit:
     def sample(self, samples: int, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """The first `samples` images of an order drawn from `generator`, as they are."""
         order = torch.randperm(len(self), generator=generator)[:samples].to(self.device)
-        for chosen in order.split(batch_size):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
             yield self._normalised(self.pixels[chosen]), self.labels[chosen]
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return torch.addcmul(self._shift, pixels.to(torch.float32), self._scale)

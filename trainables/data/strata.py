@@ -15,7 +15,7 @@ def stratified(labels: Tensor, count: int, *, seed: int, what: str) -> tuple[Ten
     """
     if not 0 < count < len(labels):
         raise UserError(f"cannot take {count} of {len(labels)} images for {what}; take from 1 to {len(labels) - 1}")
-    classes, sizes = labels.unique(return_counts=True)
+    classes, sizes = torch.unique(labels, return_counts=True)
     shares = sizes.to(torch.float64) * count / len(labels)
     takes = shares.floor().to(torch.int64)
     order = (shares - takes).argsort(descending=True, stable=True)

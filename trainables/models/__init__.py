@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torchvision.models import GoogLeNet, Inception3
 
 from spaces.errors import UserError
 from spaces.plan import Model
@@ -30,10 +31,11 @@ MODELS: Table[Callable[..., nn.Module]] = Table(
 
 def build_dense(model: Model, shape: InputShape) -> nn.Module:
     """The network at full width with random weights from torch's global generator, whatever `model.weights` says."""
-    network: Any = MODELS.bind(model.name, model.settings)(shape)
-    if not isinstance(network, nn.Module):
-        raise UserError(f"model '{model.name}' returned a {type(network).__name__}; expected a torch.nn.Module")
-    if model.weights is not None and hasattr(network, "transform_input"):
+    built: Any = MODELS.bind(model.name, model.settings)(shape)
+    if not isinstance(built, nn.Module):
+        raise UserError(f"model '{model.name}' returned a {type(built).__name__}; expected a torch.nn.Module")
+    network: nn.Module = built
+    if model.weights is not None and isinstance(network, (GoogLeNet, Inception3)):
         # torchvision's GoogLeNet and Inception weights were trained on [-1, 1] and convert from ImageNet's scale.
         network.transform_input = not model.weights.endswith(".safetensors")
     return network

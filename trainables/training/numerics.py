@@ -22,7 +22,7 @@ def set_numerics(train: Train) -> None:
         torch.set_num_interop_threads(1)
     torch.use_deterministic_algorithms(deterministic)
     # Filling fresh memory finds reads of it, which is a debugging aid; it costs time and changes no result.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.allow_tf32 = not deterministic

@@ -18,7 +18,7 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 def sgd(parameters: Parameters, learning_rate: float, /, *, momentum: Beta = 0.9, nesterov: bool = False) -> Any:
     """Stochastic gradient descent with momentum; weight decay is added to the gradient."""
     nesterov = nesterov and momentum > 0  # without momentum there is nothing to look ahead with
-    return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, nesterov=nesterov, foreach=True)
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, nesterov=nesterov)
 
 
 def adamw(
@@ -31,7 +31,7 @@ def adamw(
     epsilon: Annotated[float, Field(gt=0.0)] = 1e-8,
 ) -> Any:
     """Adam with weight decay apart from the gradient (Loshchilov and Hutter 2019)."""
-    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(beta1, beta2), eps=epsilon, foreach=True)
+    return torch.optim.AdamW(parameters, lr=learning_rate, betas=(beta1, beta2), eps=epsilon)
 
 
 OPTIMIZERS: Table[Callable[..., torch.optim.Optimizer]] = Table("optimizer", sgd, adamw)
