@@ -1,0 +1,148 @@
+"""What to try next: Optuna behind ask and tell, so that proposal n depends on (study seed, n, log) and nothing else.
+
+Does NOT cover when a proposal may run, nor where (`search.driver`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from search.sampling import RepeatableSampler, distribution_of, from_optuna, sampler_named, seed_of
+from spaces.metrics import METRICS
+from spaces.plan import Plan
+from spaces.study import Study
+
+ATTEMPTS = 200  # asks for one proposal before the space counts as used up
+PLAN = "plan"  # the constraint that a plan breaks which cannot be run as it stands
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """What the sampler offered and nobody ran: a plan proposed before, or one that cannot be run as it stands."""
+
+    choices: Mapping[str, Any]
+    same_as: int | None = None  # number of the proposal with this plan, which shares its result
+    obstacle: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For the event log."""
+        reason = {"same_as": self.same_as} if self.same_as is not None else {"obstacle": self.obstacle}
+        return {"choices": dict(self.choices), **reason}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Proposal `number` (0: the dense baseline) and what was passed over on the way to it."""
+
+    number: int
+    plan: Plan
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended: the last epoch's metrics, or None when it was stopped or broke."""
+
+    metrics: Mapping[str, float] | None = None
+
+
+class Proposer:
+    """Asks Optuna for plans and tells it how they did, in an order that a log can repeat."""
+
+    def __init__(self, study: Study, *, obstacle: Callable[[Plan], str | None] = lambda plan: None) -> None:
+        """`obstacle`: why a plan cannot be run as it stands (no event, an unreachable target); None where it can."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._study, self._obstacle = study, obstacle
+        self._domains = {parameter.path: parameter.domain for parameter in study.parameters}
+        self._distributions = {path: distribution_of(domain) for path, domain in self._domains.items()}
+        self._sampler = RepeatableSampler(sampler_named(study.budget.sampler), self._domains)
+        directions = [METRICS[metric].direction for metric in study.objectives]
+        self._optuna = optuna.create_study(directions=directions, sampler=self._sampler)
+        self._numbers: dict[str, int] = {}  # plan hash: number
+        self._outcomes: dict[int, Outcome] = {}
+        self._waiting: dict[int, list[Trial]] = {}  # number: Optuna's trials that will be told how it ended
+
+    def ask(self, number: int) -> Proposal | None:
+        """Proposal `number`: the baseline first, then what the sampler says; None when it says nothing new."""
+        if number == 0:
+            return self.repeat(Proposal(0, self._study.baseline()))
+        passed: list[PassedOver] = []
+        for attempt in range(ATTEMPTS):
+            self._sampler.reseed(seed_of(self._study.budget.seed, number, attempt))
+            trial = self._optuna.ask(self._distributions)
+            choices = {path: from_optuna(domain, trial.params[path]) for path, domain in self._domains.items()}
+            plan = self._study.plan(choices)
+            offered = self._judged(plan, choices)
+            if offered is None:
+                self._note(number, plan, trial)
+                return Proposal(number, plan, choices, tuple(passed))
+            self._pass_over(offered, trial)
+            passed.append(offered)
+        return None
+
+    def repeat(self, proposal: Proposal) -> Proposal:
+        """Take up a proposal that was made before, as a log tells it."""
+        for offered in proposal.passed_over:
+            self._pass_over(offered, self._asked_again(offered.choices))
+        # The baseline lies outside the space, so Optuna does not hear of it.
+        trial = self._asked_again(proposal.choices) if proposal.number else None
+        self._note(proposal.number, proposal.plan, trial)
+        return proposal
+
+    def tell(self, number: int, outcome: Outcome) -> None:
+        """How proposal `number` ended; whoever proposed the same plan is told the same."""
+        self._outcomes[number] = outcome
+        for trial in self._waiting.pop(number):
+            self._tell(trial, outcome)
+
+    def _judged(self, plan: Plan, choices: Mapping[str, Any]) -> PassedOver | None:
+        if plan.hash in self._numbers:
+            return PassedOver(choices, same_as=self._numbers[plan.hash])
+        reason = self._obstacle(plan)
+        return None if reason is None else PassedOver(choices, obstacle=reason)
+
+    def _asked_again(self, choices: Mapping[str, Any]) -> Trial:
+        self._sampler.repeat(choices)
+        return self._optuna.ask(self._distributions)
+
+    def _note(self, number: int, plan: Plan, trial: Trial | None) -> None:
+        self._numbers[plan.hash] = number
+        self._waiting[number] = [] if trial is None else [trial]
+
+    def _pass_over(self, offered: PassedOver, trial: Trial) -> None:
+        if offered.same_as is None:
+            self._constrain(trial, {**dict.fromkeys(self._violations(None), 0.0), PLAN: 1.0})
+            self._optuna.tell(trial, state=TrialState.PRUNED)
+        elif offered.same_as in self._outcomes:
+            self._tell(trial, self._outcomes[offered.same_as])
+        else:
+            self._waiting[offered.same_as].append(trial)
+
+    def _tell(self, trial: Trial, outcome: Outcome) -> None:
+        self._constrain(trial, {**self._violations(outcome.metrics), PLAN: 0.0})
+        if outcome.metrics is None:
+            self._optuna.tell(trial, state=TrialState.FAIL)
+        else:
+            self._optuna.tell(trial, [float(outcome.metrics[name]) for name in self._study.objectives])
+
+    def _constrain(self, trial: Trial, violations: Mapping[str, float]) -> None:
+        """Every told trial carries every constraint: one that lacks them would count as feasible."""
+        for name, amount in violations.items():
+            trial.set_constraint(name, amount)
+
+    def _violations(self, metrics: Mapping[str, float] | None) -> dict[str, float]:
+        """How far each bound is passed, relative to the bound; 0 or less is within, 1 where nothing is known."""
+        return dict(self._each_violation(metrics))
+
+    def _each_violation(self, metrics: Mapping[str, float] | None) -> Iterator[tuple[str, float]]:
+        for metric, bounds in self._study.constraints.items():
+            for side, bound in bounds.items():
+                excess = 1.0
+                if metrics is not None and metric in metrics:
+                    beyond = metrics[metric] - bound if side == "max" else bound - metrics[metric]
+                    excess = beyond / max(abs(bound), 1e-12)
+                yield f"{metric} {side}", excess

@@ -1,0 +1,117 @@
+"""Optuna samplers made repeatable: values as a plan will have them, and asks that can be replayed from a log.
+
+Does NOT cover which trials the sampler learns from (`search.proposer`).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from spaces.domains import Choices, Domain
+
+POPULATION = 20  # of NSGA-II: Optuna's own 50 would leave a search of a hundred trials two generations
+
+
+def sampler_named(name: str) -> BaseSampler:
+    """The base sampler of a study's budget: tpe, nsga2 or random."""
+    match name:
+        case "tpe":
+            # Its independent form, the default with several objectives, is several times slower and blind to pairs.
+            return TPESampler(multivariate=True)
+        case "nsga2":
+            return NSGAIISampler(population_size=POPULATION)
+        case _:
+            return RandomSampler()
+
+
+def distribution_of(domain: Domain) -> BaseDistribution:
+    """A parameter as Optuna sees it; a choice goes by its position, since Optuna knows no lists."""
+    if isinstance(domain, Choices):
+        return CategoricalDistribution(tuple(range(len(domain.values))))
+    if domain.whole:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1))
+    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+
+
+def to_optuna(domain: Domain, value: Any) -> Any:
+    """A value of the domain as its distribution writes it."""
+    return domain.values.index(domain.taken(value)) if isinstance(domain, Choices) else domain.taken(value)
+
+
+def from_optuna(domain: Domain, value: Any) -> Any:
+    """The value of the domain that Optuna means."""
+    return domain.values[value] if isinstance(domain, Choices) else domain.taken(value)
+
+
+def seed_of(*what: str | int) -> int:
+    """A seed of 32 bits that depends on its arguments alone."""
+    return int.from_bytes(hashlib.sha256(repr(what).encode()).digest()[:4], "big")
+
+
+class RepeatableSampler(BaseSampler):
+    """A base sampler that is seeded anew before every ask, or made to say again what it said before.
+
+    Values are settled (six digits, on the grid) before the study stores them: then a study rebuilt from a log is
+    the same to the last bit as the one that wrote it.
+    """
+
+    def __init__(self, base: BaseSampler, domains: Mapping[str, Domain]) -> None:
+        self._base = base
+        self._domains = domains
+        self._logged: Mapping[str, Any] | None = None
+
+    def reseed(self, seed: int) -> None:
+        """Before an ask. Optuna's own `reseed_rng` takes its seed from the clock, so its generators are reached for."""
+        self._logged = None
+        for holder in (self._base, getattr(self._base, "_random_sampler", None)):
+            if holder is not None:
+                holder._rng.rng.seed(seed)
+                seed = (seed + 1) % 2**32  # two generators with one seed would draw the same numbers
+
+    def repeat(self, choices: Mapping[str, Any]) -> None:
+        """Before an ask whose answer is known."""
+        self._logged = {path: to_optuna(domain, choices[path]) for path, domain in self._domains.items()}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """What the base samples jointly; nothing while repeating."""
+        return {} if self._logged is not None else self._base.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The base's joint sample, settled."""
+        if self._logged is None:
+            drawn = self._base.sample_relative(study, trial, search_space)
+            return {path: self._settled(path, value) for path, value in drawn.items()}
+        if isinstance(self._base, NSGAIISampler):
+            # A genetic sampler notes at each ask which generation it is in and who its parents are.
+            self._base.get_parent_population(study, self._base.get_trial_generation(study, trial))
+        return {}
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The base's sample of one parameter, settled; or what was said before."""
+        if self._logged is not None:
+            return self._logged[param_name]
+        drawn = self._base.sample_independent(study, trial, param_name, param_distribution)
+        return self._settled(param_name, drawn)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """As the base."""
+        self._base.before_trial(study, trial)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """As the base."""
+        self._base.after_trial(study, trial, state, values)
+
+    def _settled(self, path: str, value: Any) -> Any:
+        domain = self._domains[path]
+        return to_optuna(domain, from_optuna(domain, value))

@@ -1,0 +1,99 @@
+"""A trial without torch: the face of `trainables.trial.Trial`, metrics computed from the plan, boundaries as files.
+
+STANDIN_SECONDS sleeps that long in every epoch; STANDIN_BREAKS names a criterion whose trials fail after two epochs,
+STANDIN_CRASHES one whose trials raise an error of no known kind. Every epoch that is run is noted in HOME/ran.jsonl.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spaces.errors import TrialFailed
+from spaces.plan import Plan
+
+if TYPE_CHECKING:
+    from spaces.study import Study
+
+DENSE_MACS, DENSE_PARAMS = 1_000_000, 10_000
+
+
+class StandIn:
+    def __init__(self, plan: Plan, *, home: str, device: str, forks: frozenset[int]) -> None:
+        self.plan, self.home, self.epoch = plan, Path(home), 0
+        self._forks, self._seconds = forks, float(os.environ.get("STANDIN_SECONDS", "0"))
+        self._store = self.home / "store"
+        self._store.mkdir(parents=True, exist_ok=True)
+        for epoch in range(plan.train.epochs, 0, -1):
+            if self._boundary(epoch).exists():
+                self.epoch = epoch
+                break
+        self.inherited_epochs = self.epoch
+
+    @property
+    def done(self) -> bool:
+        return self.epoch >= self.plan.train.epochs
+
+    def step(self) -> dict[str, Any]:
+        criterion = "" if self.plan.prune is None else self.plan.prune.criterion.name
+        if not self.done:
+            time.sleep(self._seconds)
+            if criterion == os.environ.get("STANDIN_BREAKS") and self.epoch == 2:
+                raise TrialFailed("loss is nan", epoch=self.epoch)
+            if criterion == os.environ.get("STANDIN_CRASHES"):
+                raise ZeroDivisionError("division by zero")
+            self.epoch += 1
+            with (self.home / "ran.jsonl").open("a") as file:
+                line = {"plan": self.plan.hash, "epoch": self.epoch, "pid": os.getpid()}
+                file.write(json.dumps(line) + "\n")
+            if self.done or self.epoch in self._forks or self.epoch % 4 == 0:
+                self._boundary(self.epoch).touch()
+        return self._metrics()
+
+    def _boundary(self, epoch: int) -> Path:
+        """Before the first event a plan's boundaries are those of its dense plan."""
+        plan = self.plan.dense() if epoch <= fork_of(self.plan) else self.plan
+        return self._store / f"{plan.hash}-{epoch}"
+
+    def _metrics(self) -> dict[str, Any]:
+        keep = 1.0
+        if self.plan.prune is not None and self.epoch > fork_of(self.plan):
+            keep = self.plan.prune.amount.keep_macs or 1.0
+        learned = self.epoch / self.plan.train.epochs
+        return {
+            "epoch": self.epoch,
+            "accuracy": round(learned * (0.95 - 0.1 * (1.0 - keep) ** 4), 6),
+            "loss": 1.0 - learned,
+            "macs": int(keep * DENSE_MACS),
+            "params": int(keep * DENSE_PARAMS),
+            "keep_macs": keep,
+            "keep_params": keep,
+            "training_macs": 3 * DENSE_MACS * (self.epoch - self.inherited_epochs),
+            "inherited_epochs": self.inherited_epochs,
+            "seconds": self._seconds,
+            **({"checkpoint": self._boundary(self.epoch).name, "checkpoint_bytes": 0} if self.done else {}),
+        }
+
+
+def fork_of(plan: Plan) -> int:
+    """Plans of the stand-in prune after half of their epochs."""
+    return plan.train.epochs if plan.prune is None else plan.train.epochs // 2
+
+
+class StandInOutlook:
+    def problem(self, plan: Plan) -> str | None:
+        return None
+
+    def fork(self, plan: Plan) -> int:
+        return fork_of(plan)
+
+    def forks(self, study: "Study") -> frozenset[int]:
+        return frozenset({fork_of(study.plan({p.path: p.domain.default for p in study.parameters}))})
+
+
+def epochs_run(home: Path) -> Counter[tuple[str, int]]:
+    """How often each epoch of each plan was run."""
+    lines = (home / "ran.jsonl").read_text().splitlines()
+    return Counter((ran["plan"], ran["epoch"]) for ran in map(json.loads, lines))
