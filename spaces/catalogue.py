@@ -5,11 +5,14 @@ Each setting is a JSON Schema fragment with a default.
 """
 
 import json
+import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from spaces.errors import unknown
+from spaces.errors import Misfit, unknown
 
 Schema = dict[str, Any]
 
@@ -22,22 +25,43 @@ def catalogue() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def complete(kind: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of plug-in `name` with every default written out.
+    """The settings of plug-in `name` with every default written out, numbers in the type the setting has.
 
-    Raises ValueError in the project's one voice: unknown name, unknown setting, or a value outside what is allowed.
+    Raises Misfit in the project's one voice: unknown name, unknown setting, or a value outside what is allowed.
     """
     rows = catalogue()[kind]
     if name not in rows:
-        raise ValueError(unknown(kind, name, rows))
+        raise Misfit(unknown(kind, name, rows), "name")
     schemas: dict[str, Schema] = rows[name]["settings"]
-    for setting in settings:
-        if setting not in schemas:
-            raise ValueError(f"{kind} '{name}' has no setting '{setting}'; settings: {', '.join(schemas) or 'none'}")
     for setting, value in settings.items():
+        if setting not in schemas:
+            known = ", ".join(schemas) or "none"
+            raise Misfit(
+                f"{kind} '{name}' has no setting '{setting}'{_hint(setting, schemas)}; settings: {known}", setting
+            )
         if not fits(value, schemas[setting]):
             allowed = describe(schemas[setting])
-            raise ValueError(f"setting '{setting}' of {kind} '{name}' is {value!r}; allowed: {allowed}")
-    return {setting: settings.get(setting, schema.get("default")) for setting, schema in schemas.items()}
+            raise Misfit(f"setting '{setting}' of {kind} '{name}' is {value!r}; allowed: {allowed}", setting)
+    return {setting: typed(settings.get(setting, schema.get("default")), schema) for setting, schema in schemas.items()}
+
+
+def _hint(got: str, known: Iterable[str]) -> str:
+    close = get_close_matches(got, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def typed(value: Any, schema: Schema) -> Any:
+    """An integer where the schema wants a number becomes one, so that `1` and `1.0` make equal plans."""
+    if "anyOf" in schema:
+        matching = [option for option in schema["anyOf"] if fits(value, option)]
+        return typed(value, matching[0]) if matching else value
+    if isinstance(value, int) and not isinstance(value, bool) and schema.get("type") == "number":
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [typed(item, schema.get("items", {})) for item in value]
+    if isinstance(value, dict):
+        return {key: typed(item, schema.get("additionalProperties", {})) for key, item in value.items()}
+    return value
 
 
 def fits(value: Any, schema: Schema) -> bool:
@@ -62,21 +86,22 @@ def fits(value: Any, schema: Schema) -> bool:
         case "array":
             return (
                 isinstance(value, (list, tuple))
-                and len(value) >= schema.get("minItems", 0)
+                and schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf)
                 and all(fits(item, schema.get("items", {})) for item in value)
             )
         case "object":
-            inner = schema.get("additionalProperties", {})
+            inner = schema.get("additionalProperties") or {}
             return isinstance(value, dict) and all(fits(item, inner) for item in value.values())
     return True
 
 
 def _within(value: float, schema: Schema) -> bool:
     return (
-        value >= schema.get("minimum", float("-inf"))
-        and value <= schema.get("maximum", float("inf"))
-        and value > schema.get("exclusiveMinimum", float("-inf"))
-        and value < schema.get("exclusiveMaximum", float("inf"))
+        math.isfinite(value)
+        and value >= schema.get("minimum", -math.inf)
+        and value <= schema.get("maximum", math.inf)
+        and value > schema.get("exclusiveMinimum", -math.inf)
+        and value < schema.get("exclusiveMaximum", math.inf)
     )
 
 
@@ -89,11 +114,11 @@ def describe(schema: Schema) -> str:
     if "const" in schema:
         return str(schema["const"])
     kind = str(schema.get("type", "anything"))
-    words = {"array": "a list", "object": "a mapping", "null": "null"}
+    words = {"boolean": "true or false", "string": "text"}
     if kind == "array":
         return f"a list of {describe(schema.get('items', {}))}"
     if kind == "object":
-        return f"a mapping to {describe(schema.get('additionalProperties', {}))}"
+        return f"a mapping to {describe(schema.get('additionalProperties') or {})}"
     bounds = (
         ("minimum", "from"),
         ("exclusiveMinimum", "above"),

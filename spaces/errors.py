@@ -40,6 +40,14 @@ class TrialFailed(PrunefrontError):
         return f"epoch {self.epoch}: {self.reason}"
 
 
+class Misfit(ValueError):
+    """A value that does not fit a plan, and where below the checked part it stands; the loader adds file and line."""
+
+    def __init__(self, message: str, *below: str) -> None:
+        super().__init__(message)
+        self.below = below
+
+
 def _trial_failed(reason: str, epoch: int) -> TrialFailed:
     return TrialFailed(reason, epoch=epoch)
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from spaces.plugin import Data, Model, Plugin, Setting, of
+from spaces.errors import Misfit
+from spaces.plugin import Data, Model, Plugin, Setting, freeze, of
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -17,9 +18,14 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 
 
 class Section(BaseModel):
-    """A frozen part of a plan; an unknown key is an error."""
+    """A frozen part of a plan or a study; an unknown key is an error, and so is `"30"` where 30 is meant."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        return freeze(value)
 
 
 class Train(Section):
@@ -92,6 +98,18 @@ class Plan(Section):
     prune: Prune | None = None
     recover: Annotated[Plugin, of("recovery")] = Plugin(name="continue")
 
+    @model_validator(mode="after")
+    def _events_fit(self) -> Self:
+        if self.train.warmup_epochs > self.train.epochs:
+            raise Misfit(
+                f"{self.train.warmup_epochs:g} warm-up epochs do not fit into {self.train.epochs} epochs",
+                "train",
+                "warmup_epochs",
+            )
+        if self.prune is not None:
+            _check_schedule(self.prune.schedule, self.train.epochs)
+        return self
+
     @property
     def hash(self) -> str:
         """16 hex digits: the same for equal plans, on every machine and in every process."""
@@ -100,6 +118,22 @@ class Plan(Section):
     def dense(self) -> "Plan":
         """The baseline of this plan: the same data, model and recipe, never pruned."""
         return self.model_copy(update={"prune": None, "recover": Plugin(name="continue")})
+
+
+def _check_schedule(schedule: Plugin, epochs: int) -> None:
+    """Refuse settings of a schedule that name epochs which never come, or leave no room for an event."""
+    settings, place = schedule.settings, ("prune", "schedule")
+    for setting in ("after", "start", "until", "delay"):
+        value = settings.get(setting)
+        if isinstance(value, int) and value >= epochs:
+            message = f"{setting} {value} of schedule '{schedule.name}' is not under the {epochs} epochs of training"
+            raise Misfit(message, *place, setting)
+    interval, until, start = (settings.get(setting) for setting in ("interval", "until", "start"))
+    if isinstance(interval, int) and settings.get("when") != "before":
+        end = until if isinstance(until, int) else epochs
+        if interval > end - (start if isinstance(start, int) else 0):
+            message = f"interval {interval} of schedule '{schedule.name}' leaves no event before epoch {end}"
+            raise Misfit(message, *place, "interval")
 
 
 def digest(value: Any) -> str:

@@ -1,0 +1,203 @@
+"""A study: what is searched, what may vary, what counts as better, how long, and on what."""
+
+import itertools
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from spaces.domains import Choices, Value
+from spaces.errors import Misfit, UserError, unknown
+from spaces.metrics import METRICS
+from spaces.plan import Plan, Section, digest
+from spaces.refusal import refuse
+from spaces.template import Parameter, Template
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _metric(name: str) -> str:
+    if name not in METRICS:
+        raise Misfit(unknown("metric", name, METRICS))
+    return name
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise Misfit(f"the objective '{name}' stands twice")
+    return names
+
+
+def _a_side(bounds: dict[str, float]) -> dict[str, float]:
+    if not bounds:
+        raise Misfit("a constraint has min, max or both")
+    if "min" in bounds and "max" in bounds and bounds["min"] > bounds["max"]:
+        raise Misfit(f"min {bounds['min']:g} is above max {bounds['max']:g}")
+    return bounds
+
+
+def _named(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise Misfit(f"a study's name is letters, digits, '.', '_' and '-'; got {name!r}")
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_metric)]
+Bounds = Annotated[dict[Literal["min", "max"], float], AfterValidator(_a_side)]
+
+
+class Budget(Section):
+    """When the search ends, and who proposes."""
+
+    trials: Annotated[int, Field(ge=1, description="pruned trials, beside the dense baseline")] = 32
+    minutes: Annotated[
+        float | None, Field(gt=0.0, description="no new trial is begun after this long; null: no limit")
+    ] = None
+    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    seed: Annotated[int, Field(ge=0, description="of the proposals; the training seed is train.seed")] = 0
+
+
+class Resources(Section):
+    """What one trial needs, how many run at once, and where their files go."""
+
+    cpus: Annotated[float, Field(gt=0.0, description="per trial")] = 1.0
+    gpus: Annotated[float, Field(ge=0.0, description="per trial; a fraction shares a GPU between trials")] = 0.0
+    workers: Annotated[int | None, Field(ge=1, description="trials at once; null: as many as fit")] = None
+    storage: Annotated[str, Field(min_length=1, description="folder or URI of checkpoints and the event log")] = "runs"
+
+
+class Tracking(Section):
+    """Where MLflow runs are written."""
+
+    uri: Annotated[str | None, Field(description="MLflow tracking URI; null: a SQLite file under the storage")] = None
+    experiment: Annotated[str | None, Field(description="null: the study's name")] = None
+
+
+class Settings(Section):
+    """The sections of a study file beside those of the plan."""
+
+    name: Annotated[str, AfterValidator(_named)]
+    objectives: Annotated[tuple[MetricName, ...], Field(min_length=1), AfterValidator(_each_once)]
+    constraints: Annotated[dict[MetricName, Bounds], Field(default_factory=dict)]
+    budget: Budget = Budget()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, checked: no parameter can take a value that makes an invalid plan."""
+
+    file: Path
+    settings: Settings
+    template: Template
+
+    @property
+    def name(self) -> str:
+        """What runs, folders and the experiment are called after."""
+        return self.settings.name
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of metrics; `METRICS` knows which way each is better."""
+        return self.settings.objectives
+
+    @property
+    def constraints(self) -> Mapping[str, Mapping[Literal["min", "max"], float]]:
+        """Bounds by metric, in the metric's own unit."""
+        return self.settings.constraints
+
+    @property
+    def budget(self) -> Budget:
+        """When the search ends."""
+        return self.settings.budget
+
+    @property
+    def resources(self) -> Resources:
+        """What one trial needs."""
+        return self.settings.resources
+
+    @property
+    def tracking(self) -> Tracking:
+        """The tracking URI, and the experiment with its default written out."""
+        tracking = self.settings.tracking
+        return tracking.model_copy(update={"experiment": tracking.experiment or self.name})
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Every open value, in the order of the file: the space is flat."""
+        return tuple(self.template.parameters())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change when the proposals or the plans would: not with budget, resources, tracking."""
+        parameters = [[p.path, type(p.domain).__name__, p.domain.model_dump(mode="json")] for p in self.parameters]
+        corners = [self.plan(choices).hash for choices in self.corners()]
+        constraints = {metric: dict(bounds) for metric, bounds in self.constraints.items()}
+        proposals = [self.objectives, constraints, self.budget.sampler, self.budget.seed]
+        return digest([parameters, corners, proposals])[:16]
+
+    def defaults(self) -> dict[str, Value]:
+        """A value for every parameter: the first choice, the middle of a range."""
+        return {parameter.path: parameter.domain.default for parameter in self.parameters}
+
+    def sample(self, rng: random.Random) -> dict[str, Value]:
+        """Random values for every parameter."""
+        return {parameter.path: parameter.domain.sample(rng) for parameter in self.parameters}
+
+    def active(self, choices: Mapping[str, Value]) -> tuple[str, ...]:
+        """Paths of the parameters that the plan of these choices depends on."""
+        return tuple(parameter.path for parameter in self.template.active(choices))
+
+    def plan(self, choices: Mapping[str, Value]) -> Plan:
+        """The plan of a value for every parameter. Raises UserError where one is missing, unknown or not allowed."""
+        paths = {parameter.path for parameter in self.parameters}
+        for path in choices:
+            if path not in paths:
+                raise UserError(unknown("parameter", path, paths), file=self.file)
+        for parameter in self.parameters:
+            if parameter.path not in choices:
+                raise UserError(f"no value for the parameter '{parameter.path}'", file=self.file)
+            try:
+                parameter.domain.taken(choices[parameter.path])
+            except ValueError as error:
+                raise UserError(f"the parameter '{parameter.path}' is {error}", file=self.file) from error
+        try:
+            return Plan.model_validate(self.template.resolve(choices))
+        except ValidationError as error:
+            refuse(error, lambda keys: self.template.place_of(keys, choices))
+
+    def baseline(self) -> Plan:
+        """Trial 0: what the defaults train, never pruned."""
+        return self.plan(self.defaults()).dense()
+
+    def corners(self) -> Iterator[dict[str, Value]]:
+        """Choices in which every value that a parameter can take at its extremes occurs, with what it depends on.
+
+        Epochs and schedules are combined with each other: which epochs there are decides which events fit.
+        """
+        defaults = self.defaults()
+        yield defaults
+        for parameter in self.parameters:
+            for value in parameter.domain.extremes:
+                yield {**defaults, **dict(parameter.when), parameter.path: value}
+        timing = [p for p in self.parameters if p.path.startswith(("train.epochs", "train.warmup", "prune.schedule"))]
+        for label in dict.fromkeys(parameter.when for parameter in timing):
+            free = [p for p in timing if p.when in ((), label) and p.path not in dict(label)]
+            for values in itertools.product(*(_outermost(p) for p in free)):
+                yield {**defaults, **dict(label), **dict(zip((p.path for p in free), values, strict=True))}
+
+
+def _outermost(parameter: Parameter) -> tuple[Value, ...]:
+    """The ends of a range or of numeric choices; every choice where they are no numbers."""
+    values = parameter.domain.extremes
+    numbers: list[Any] = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if isinstance(parameter.domain, Choices) and len(numbers) < len(values):
+        return values
+    return (min(numbers), max(numbers))
