@@ -1,5 +1,8 @@
 """A folder of image files in ImageNet's layout: train/CLASS/*.jpg and val/CLASS/*.jpg (or test/)."""
 
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,10 +55,10 @@ def _listed(cut: Files, folder: Path, classes: list[str]) -> Files:
     strange = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in classes)
     if strange:
         raise UserError(f"'{folder}' has class '{strange[0]}', which train/ has not")
-    paths, labels = [], []
+    paths: list[str] = []
+    labels: list[int] = []
     for label, name in enumerate(classes):
-        found = (folder / name).rglob("*") if (folder / name).is_dir() else iter(())
-        names = sorted(path.relative_to(cut.root).as_posix() for path in found if path.suffix.lower() in ENDINGS)
+        names = sorted(_images_below(cut.root, folder / name))
         paths += names
         labels += [label] * len(names)
     if not paths:
@@ -63,9 +66,23 @@ def _listed(cut: Files, folder: Path, classes: list[str]) -> Files:
     return replace(cut, paths=tuple(paths), labels=torch.tensor(labels, dtype=torch.int64))
 
 
+def _images_below(root: Path, folder: Path) -> Iterator[str]:
+    """Paths relative to `root`. Strings, not Paths: ImageNet has 1.3 million."""
+    for place, _, names in os.walk(folder):
+        below = Path(place).relative_to(root).as_posix()
+        for name in names:
+            if os.path.splitext(name)[1].lower() in ENDINGS:
+                yield f"{below}/{name}"
+
+
 def _decoded(files: Files) -> Images:
     """All images in memory: the layout of the small sets."""
     pixels = torch.empty((len(files), *files.shape), dtype=torch.uint8)
-    for index in range(len(files)):
+
+    def fill(index: int) -> None:
         pixels[index] = decode(files, index)
+
+    with ThreadPoolExecutor(max(1, files.workers)) as threads:  # Pillow lets go of the interpreter while it decodes
+        for _ in threads.map(fill, range(len(files))):
+            pass  # a file that cannot be decoded raises here
     return Images(pixels, files.labels)

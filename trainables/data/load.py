@@ -56,7 +56,7 @@ def load_data(data: Data, *, device: torch.device | str) -> Splits:
 
     The last sets that a process asked for are kept, so that the trials of a reused worker share one copy.
     """
-    source = _source(data)
+    source = load_source(data)
     check_augmentations(data.augment, of_files=isinstance(source.train, Files))
     return _load(_key(data), str(device))
 
@@ -66,13 +66,13 @@ def load_test(data: Data, *, device: torch.device | str) -> Split:
     if _test_split.forbidden:
         raise UserError("the test split cannot be read here: a search learns from training and validation images only")
     splits = load_data(data, device=device)
-    return _split(_source(data).test(), splits.mean, splits.std, device)
+    return _split(load_source(data).test(), splits.mean, splits.std, device)
 
 
 @lru_cache(maxsize=2)
 def _load(written: str, device: str) -> Splits:
     data = Data.model_validate_json(written)
-    source = _source(data)
+    source = load_source(data)
     train, validation = _carve(data, source.train)
     mean, std = _normalisation(train)
     return Splits(
@@ -91,8 +91,8 @@ def _key(data: Data) -> str:
     return data.model_copy(update={"augment": ()}).model_dump_json()
 
 
-def _source(data: Data) -> Source:
-    """The data set itself, kept from the last call."""
+def load_source(data: Data) -> Source:
+    """The data set as it is published, not split; kept from the last call."""
     everything = {"validation": 0.1, "train_images": None, "split_seed": 0}
     return _read(_key(data.model_copy(update=everything)))
 
@@ -123,11 +123,13 @@ def _normalisation(images: Images | Files) -> tuple[tuple[float, ...], tuple[flo
     """Mean and standard deviation per channel of the training images; an image folder states its own."""
     if isinstance(images, Files):
         return images.mean, images.std
-    # Counting the 256 values is exact and needs no copy of the images as floats.
+    # Counting the 256 values is exact, and in parts it needs no large copy.
     values = torch.arange(256, dtype=torch.float64) / 255
     means, deviations = [], []
     for channel in images.pixels.unbind(1):
-        counts = torch.bincount(channel.flatten().to(torch.int64), minlength=256).to(torch.float64)
+        counts = torch.zeros(256, dtype=torch.float64)
+        for pixels in torch.split(channel, 1000):
+            counts += torch.bincount(pixels.flatten().to(torch.int64), minlength=256)
         mean = (counts @ values / counts.sum()).item()
         variance = (counts @ (values - mean).square() / counts.sum()).item()
         means.append(round(mean, 9))

@@ -6,7 +6,7 @@ So a study can be priced on a machine that does not have its data.
 from pathlib import Path
 
 from spaces.plan import Data
-from trainables.data.load import load_data
+from trainables.data.load import load_source
 from trainables.models.cifar import InputShape
 
 PUBLISHED: dict[str, tuple[InputShape, int]] = {
@@ -29,8 +29,10 @@ def outline(data: Data) -> tuple[InputShape, int]:
     if data.name == "image_folder" and not is_there(data):
         size, (classes, official) = data.settings["size"], IMAGENET
         return InputShape(3, size, size, classes), _used(data, official)
-    splits = load_data(data, device="cpu")
-    return InputShape(*splits.shape, splits.num_classes), len(splits.train)
+    if data.name == "image_folder":  # what files there are says enough: none is decoded
+        data = data.model_copy(update={"settings": {**data.settings, "hold": "stream"}})
+    source = load_source(data)
+    return InputShape(*source.train.shape, source.num_classes), _used(data, len(source.train))
 
 
 def is_there(data: Data) -> bool:

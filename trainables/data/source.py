@@ -4,6 +4,7 @@ Does NOT cover how the training part is split, or how batches are made (`split`,
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class Files:
         """SHA-256 over names, sizes in bytes, labels and how images are cut; contents are not read."""
         hashed = hashlib.sha256(f"{self.size} {self.resize} {self.mean} {self.std}".encode())
         for path, label in zip(self.paths, self.labels.tolist(), strict=True):
-            hashed.update(f"{path}\0{(self.root / path).stat().st_size}\0{label}\n".encode())
+            hashed.update(f"{path}\0{os.stat(os.path.join(self.root, path)).st_size}\0{label}\n".encode())
         return hashed.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,7 +40,8 @@ def training_loss(train: Train) -> Callable[[Any, Tensor], Tensor]:
             return loss(logits, labels)
         classes = logits.shape[1]
         spread = train.label_smoothing / classes
-        targets = F.one_hot(labels, classes).to(logits.dtype) * (1 - train.label_smoothing) + spread
+        exact = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 has no 0.91
+        targets = F.one_hot(labels, classes).to(exact) * (1 - train.label_smoothing) + spread
         return loss(logits, targets)
 
     def whole(outputs: Any, labels: Tensor) -> Tensor:
