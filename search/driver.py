@@ -51,11 +51,11 @@ class Driver:
     """Hands out trials and hears of them. `open` before the first trial, `close` after the last."""
 
     def __init__(
-        self, study: Study, log: EventLog, *, outlook: Outlook, trials: int | None = None, heard: Iterable[Listener] = ()
+        self, study: Study, log: EventLog, *, outlook: Outlook, trials: int, heard: Iterable[Listener] = ()
     ) -> None:
         """`trials`: how many in all, the baseline included; `heard`: told of every event, once the log has it."""
         self._study, self._log, self._outlook = study, log, outlook
-        self._trials = study.budget.trials if trials is None else trials
+        self._trials = trials
         self._listeners = tuple(heard)
         self._proposer = Proposer(study, obstacle=outlook.problem)
         self._baseline = study.baseline()
@@ -171,6 +171,11 @@ class Driver:
     def released(self, number: int) -> None:
         """The backend gave the trial back unfinished, because the search is being stopped."""
         self._running.pop(number, None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no trial is left to run."""
+        return len(self._over) == len(self._plans) >= self._trials
 
     @property
     def why_ended(self) -> str | None:

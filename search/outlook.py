@@ -32,7 +32,7 @@ class TorchOutlook:
         problems: Counter[str] = Counter()
         forks = set()
         for _ in range(SAMPLES):
-            plan = study.plan({parameter.path: parameter.domain.sample(rng) for parameter in study.parameters})
+            plan = study.plan(study.sample(rng))
             problem = self.problem(plan)
             if problem is not None:
                 problems[problem] += 1

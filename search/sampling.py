@@ -106,9 +106,7 @@ class RepeatableSampler(BaseSampler):
         """As the base."""
         self._base.before_trial(study, trial)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """As the base."""
         self._base.after_trial(study, trial, state, values)
 

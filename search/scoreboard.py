@@ -38,6 +38,11 @@ class Scoreboard:
         self._began, self._ended_before = self._clock(), self.ended
         self.running.clear()
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether events are news."""
+        return self._began is not None
+
     def hear(self, event: Event) -> bool:
         """Take one event in; whether the front changed."""
         number = event.trial

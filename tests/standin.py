@@ -9,13 +9,11 @@ import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spaces.errors import TrialFailed
 from spaces.plan import Plan
-
-if TYPE_CHECKING:
-    from spaces.study import Study
+from spaces.study import Study
 
 DENSE_MACS, DENSE_PARAMS = 1_000_000, 10_000
 
@@ -89,8 +87,8 @@ class StandInOutlook:
     def fork(self, plan: Plan) -> int:
         return fork_of(plan)
 
-    def forks(self, study: "Study") -> frozenset[int]:
-        return frozenset({fork_of(study.plan({p.path: p.domain.default for p in study.parameters}))})
+    def forks(self, study: Study) -> frozenset[int]:
+        return frozenset({fork_of(study.plan(study.defaults()))})
 
 
 def epochs_run(home: Path) -> Counter[tuple[str, int]]:

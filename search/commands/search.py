@@ -1,0 +1,56 @@
+"""`prunefront search STUDY`: a study's search, on this machine or on a Ray cluster."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Pruned trials in all; default: the study's.")
+@click.option("--resume", is_flag=True, help="Go on with the study's trials; with --trials also add to them.")
+@click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a value of the study.")
+@click.option("--address", metavar="ADDRESS", help="A running Ray cluster: auto, or HOST:PORT. Default: this machine.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow server or store; default: the study's.")
+def command(
+    study: Path,
+    trials: int | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+    address: str | None,
+    tracking_uri: str | None,
+) -> None:
+    """Run the search of STUDY to a front in MLflow. Ctrl-C stops it; --resume goes on where it stopped."""
+    from rich.console import Console
+
+    from search.runner import run_search, torch_workload
+    from search.summary import print_summary
+    from spaces.load import load_study
+
+    console = Console()
+    loaded = load_study(study, overrides)
+    ending = run_search(
+        loaded,
+        workload=torch_workload(),
+        console=console,
+        trials=loaded.budget.trials if trials is None else trials,
+        mode="resume" if resume else "new",
+        address=address,
+    )
+    print_summary(console, ending.board, why_ended=ending.why_ended)
+    if ending.was_interrupted:
+        click.echo(f"interrupted; to go on: {resume_line(study, trials, overrides, address, tracking_uri)}")
+        raise click.Abort
+
+
+def resume_line(
+    study: Path, trials: int | None, overrides: tuple[str, ...], address: str | None, tracking_uri: str | None
+) -> str:
+    """The command that goes on with an interrupted search."""
+    words = ["prunefront", "search", str(study), "--resume"]
+    words += [] if trials is None else ["--trials", str(trials)]
+    words += [word for override in overrides for word in ("--set", override)]
+    words += [] if address is None else ["--address", address]
+    words += [] if tracking_uri is None else ["--tracking-uri", tracking_uri]
+    return shlex.join(words)
