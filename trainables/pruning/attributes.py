@@ -1,4 +1,4 @@
-"""Module attributes that repeat a width (`out_channels`, `num_features` ...): set right after their tensors were cut."""
+"""Module attributes that repeat a width (`out_channels`, `num_features` ...): set right after a cut."""
 
 from collections.abc import Mapping
 
@@ -13,8 +13,7 @@ def adjust(model: nn.Module, removal: Kept) -> None:
     """Makes the attributes of every module whose tensors were cut agree with them."""
     touched = {name.rpartition(".")[0] for name in removal}
     for name, module in model.named_modules(remove_duplicate=False):
-        owned = [n for n, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))]
-        if name in touched or owned:
+        if name in touched:
             _fix(module)
 
 
@@ -28,19 +27,29 @@ def _fix(module: nn.Module) -> None:
         sized = weight if isinstance(weight, Tensor) else module.running_mean
         if isinstance(sized, Tensor):
             module.num_features = sized.shape[0]
+    elif isinstance(module, nn.GroupNorm) and isinstance(weight, Tensor):
+        hold(module, "num_channels", weight.shape[0])
     elif isinstance(module, nn.PReLU) and isinstance(weight, Tensor):
         module.num_parameters = weight.numel()
 
 
 def _fix_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
     """Depthwise convolutions lose groups; grouped ones keep them and lose positions inside each."""
-    if module.transposed:
-        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
-        return
-    was_depthwise = module.groups > 1 and module.groups == module.in_channels and not hasattr(module, FIXED_GROUPS)
-    if was_depthwise:
+    depthwise = module.groups > 1 and module.groups == module.in_channels and not hasattr(module, FIXED_GROUPS)
+    if depthwise:
         multiplier = module.out_channels // module.groups
-        module.groups = weight.shape[0] // multiplier
-    elif module.groups > 1 and weight.shape[1] * module.groups != module.in_channels:
+        module.groups = weight.shape[0] // (1 if module.transposed else multiplier)
+        module.in_channels, module.out_channels = module.groups, module.groups * multiplier
+        return
+    ins, outs = (weight.shape[0], weight.shape[1]) if module.transposed else (weight.shape[1], weight.shape[0])
+    ins, outs = (ins, outs * module.groups) if module.transposed else (ins * module.groups, outs)
+    if module.groups > 1 and ins != module.in_channels:
         setattr(module, FIXED_GROUPS, True)
-    module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
+    module.in_channels, module.out_channels = ins, outs
+
+
+def hold(module: nn.Module, attribute: str, width: int) -> None:
+    """Sets a width that a module keeps as a whole number and no tensor shows."""
+    if isinstance(module, nn.GroupNorm):
+        module.num_groups = width // (module.num_channels // module.num_groups)
+    setattr(module, attribute, width)

@@ -20,7 +20,7 @@ from trainables.pruning.grouping import group
 from trainables.pruning.groups import ChannelGraph
 from trainables.pruning.ledger import Ledger
 from trainables.pruning.operations import HANDLERS
-from trainables.pruning.tracer import Tracer, tensors_of
+from trainables.pruning.tracer import Tracer, label, nothing, tensors_of
 
 Example = Tensor | tuple[Tensor, ...]
 """What the network is called with; only the first sample is used."""
@@ -47,7 +47,7 @@ def trace(model: nn.Module, example: Example, dense: Mapping[str, int] | None = 
     if {name for name, _ in model.named_parameters()} - tracer.visited:
         _run(ledger, model, inputs, training=True)
     groups, left_alone = group(ledger, dense or {})
-    return Traced(ChannelGraph(groups, left_alone), costs_of(model, ledger, groups, tracer.counted, tracer.constant))
+    return Traced(ChannelGraph(groups, left_alone), costs_of(model, ledger, groups, tracer.weighted, tracer.weightless))
 
 
 def _run(ledger: Ledger, model: nn.Module, inputs: tuple[Tensor, ...], *, training: bool) -> Tracer:
@@ -62,12 +62,13 @@ def _run(ledger: Ledger, model: nn.Module, inputs: tuple[Tensor, ...], *, traini
 def _pass(
     ledger: Ledger, model: nn.Module, inputs: tuple[Tensor, ...], *, training: bool, device: torch.device | None
 ) -> Tracer:
-    attempt = Ledger(dict(ledger.blocks), list(ledger.ties), list(ledger.freezes), list(ledger.suspects), ledger.size)
+    attempt = Ledger(dict(ledger.blocks), list(ledger.ties), list(ledger.freezes), ledger.size)
     tracer = Tracer(attempt, model, HANDLERS)
     stand_ins = {name: _stand_in(t, name, device) for name, t in (*model.named_parameters(), *model.named_buffers())}
     samples = tuple(_sample(t, device) for t in inputs)
     with _as_found(model), torch.no_grad(), _watched(model, tracer):
-        model.train(training)
+        for module in model.modules():  # not model.train(): networks override it
+            module.training = training
         try:
             with tracer:
                 out = functional_call(model, stand_ins, samples)
@@ -92,7 +93,14 @@ def _sample(tensor: Any, device: torch.device | None) -> Any:
     if not isinstance(tensor, Tensor):
         return tensor
     first = tensor[:1] if tensor.ndim else tensor
-    return first.detach().clone() if device is None else torch.empty_like(first, device=device)
+    sample = first.detach().clone() if device is None else torch.empty_like(first, device=device)
+    label(sample, nothing(sample))
+    return sample
+
+
+def _cuda_devices() -> list[int]:
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return list(range(torch.cuda.device_count())) if in_use else []
 
 
 @contextmanager
@@ -100,7 +108,7 @@ def _as_found(model: nn.Module) -> Iterator[None]:
     """Puts back module attributes, modes and generators, whatever the forward pass does to them."""
     attributes = {module: dict(module.__dict__) for module in model.modules()}
     python = random.getstate()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []):
+    with torch.random.fork_rng(devices=_cuda_devices()):
         try:
             yield
         finally:

@@ -56,21 +56,24 @@ def _groups(
     order = torch.argsort((kind * len(blocks) + block) * (root.numel() + 1) + rank[root], stable=True)
     kind, block, position, root = kind[order], block[order], position[order], root[order]
     _, lengths = torch.unique_consecutive(kind * len(blocks) + block, return_counts=True)
-    made: list[tuple[tuple[int, ...], list[tuple[Block, Tensor]]]] = []
+    made: list[list[tuple[Block, Tensor]]] = []
     start, last = 0, -1
     for length in lengths.tolist():
         this = int(kind[start])
         if this != last:
-            made.append(((), []))
+            made.append([])
         last = this
         of = root[start : start + length]
         channels = int(torch.unique_consecutive(of).numel())
         positions = position[start : start + length].view(channels, -1)
-        made[-1][1].append((blocks[int(block[start])], positions))
+        made[-1].append((blocks[int(block[start])], positions))
         start += length
     number = {id(b): n for n, b in enumerate(blocks)}
-    made = [(tuple(sorted((b.role != "out", number[id(b)], p.shape[1]) for b, p in parts)), parts) for _, parts in made]
-    return _named([parts for _, parts in sorted(made, key=lambda item: item[0])], dense)
+
+    def place_in_network(parts: list[tuple[Block, Tensor]]) -> list[tuple[bool, int, int]]:
+        return sorted((b.role != "out", number[id(b)], p.shape[1]) for b, p in parts)
+
+    return _named(sorted(made, key=place_in_network), dense)
 
 
 def _signature(root: Ids, block: Ids, size: int) -> Ids:

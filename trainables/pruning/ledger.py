@@ -34,7 +34,6 @@ class Ledger:
     blocks: dict[tuple[str, int], Block] = field(default_factory=dict)
     ties: list[tuple[Ids, Ids]] = field(default_factory=list)
     freezes: list[tuple[Ids, str]] = field(default_factory=list)
-    suspects: list[tuple[Ids, str]] = field(default_factory=list)
     size: int = 1
 
     def nodes(self, tensor: str, dim: int, size: int, role: Role) -> Ids:
@@ -49,8 +48,8 @@ class Ledger:
 
     def tie(self, first: Ids, second: Ids) -> None:
         """Channels that live and die together; where one side is no channel, the other is frozen."""
-        first, second = torch.broadcast_tensors(first, second)
-        first, second = first.reshape(-1), second.reshape(-1)
+        shape = torch.broadcast_shapes(first.shape, second.shape)
+        first, second = first.expand(shape).reshape(-1), second.expand(shape).reshape(-1)
         both = (first > 0) & (second > 0)
         if bool(both.all()):
             self.ties.append((first, second))
@@ -65,13 +64,6 @@ class Ledger:
         ids = ids[ids > 0]
         if ids.numel():
             self.freezes.append((ids, reason))
-
-    def suspect(self, ids: Ids, reason: str) -> None:
-        """Channels whose removal is right only if the network's code follows its shapes: to be tried out."""
-        ids = ids.reshape(-1)
-        ids = ids[ids > 0]
-        if ids.numel():
-            self.suspects.append((ids, reason))
 
     def roots(self) -> Ids:
         """For every node the smallest node it is tied to, directly or not."""

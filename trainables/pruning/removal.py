@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.errors import UserError
-from trainables.pruning.attributes import adjust
+from trainables.pruning.attributes import adjust, hold
 from trainables.pruning.groups import Groups
 from trainables.pruning.masking import answers, difference, mask
 
@@ -116,7 +116,7 @@ def apply(model: nn.Module, removal: Removal, optimizer: torch.optim.Optimizer |
             _apply_to(tensors[name], dims, optimizer)
         else:
             module, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(module), attribute, len(dims[0]))
+            hold(model.get_submodule(module), attribute, len(dims[0]))
     adjust(model, removal)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.pruning.ledger import Ids, Ledger
+from trainables.pruning.width import Width
 
 Handler = Callable[["Tracer", str, tuple[Any, ...], dict[str, Any], Any], None]
 """(tracer, operation, args, kwargs, output): labels the output."""
@@ -25,8 +26,8 @@ class Tracer(TorchFunctionMode):
         self.ledger = ledger
         self.handlers = handlers
         self.modules = dict(model.named_modules())
-        self.counted: list[tuple[str, int]] = []  # (weight, multiply-adds per weight element), one sample
-        self.constant: list[tuple[str, int]] = []  # (module, multiply-adds) that do not depend on widths
+        self.weighted: list[tuple[str, int]] = []  # (weight, multiply-adds per weight element), one sample
+        self.weightless: list[tuple[str, int]] = []  # (module, multiply-adds) that depend on no width
         self.visited: set[str] = set()
         self.stack: list[str] = []  # modules being run, innermost last
 
@@ -34,46 +35,62 @@ class Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         name = operation(func)
         if name in SHAPE_ONLY:
-            return func(*args, **kwargs)
-        if name in IDENTITY and isinstance(args[0], Tensor):
-            out = args[0] if kwargs.get("inplace") else args[0].clone()
+            out = func(*args, **kwargs)
+            return following(args[0], name, args, kwargs, out) if name in SIZES else out
+        if name in NOT_RUN and isinstance(args[0], Tensor):
+            out = args[0].clone()
         else:
             out = func(*args, **kwargs)
         handler = self.handlers.get(name)
-        if handler is None:
-            self.give_up(name, args, kwargs)
+        if handler is None or not any(True for _ in tensors_of(out)):
+            self.give_up(name, args, kwargs, out)
         else:
             handler(self, name, args, kwargs, out)
         return out
 
-    def give_up(self, name: str, args: Any, kwargs: Any) -> None:
+    def give_up(self, name: str, args: Any, kwargs: Any, out: Any) -> None:
         """Freezes everything an operation reads; its output has no channels."""
         for tensor in tensors_of((args, kwargs)):
             self.freeze_all(tensor, f"operation '{name}'{self.where()} is not understood")
+        for tensor in tensors_of(out):
+            label(tensor, nothing(tensor))
 
     def freeze_all(self, tensor: Tensor, reason: str) -> None:
         """Freezes an activation's channels, or every dimension of a parameter."""
-        if (name := named(tensor)) is not None:
-            self.visited.add(name)
-            for dim, size in enumerate(tensor.shape):
-                self.ledger.freeze(self.ledger.nodes(name, dim, size, "norm"), reason)
-        else:
-            self.ledger.freeze(labels(tensor), reason)
+        name = named(tensor)
+        if name is None:
+            self.ledger.freeze(self.read(tensor), reason)
+            return
+        self.visited.add(name)
+        for dim, size in enumerate(tensor.shape):
+            self.ledger.freeze(self.ledger.nodes(name, dim, size, "norm"), reason)
 
     def where(self) -> str:
         """` in 'layer1.0'`: the module that is running."""
         return f" in '{self.stack[-1]}'" if self.stack and self.stack[-1] else ""
 
     def read(self, tensor: Tensor) -> Ids:
-        """The labels of an activation, or of a parameter or buffer that has one long dimension."""
+        """The labels of an activation, or of a parameter or buffer that has one long dimension.
+
+        A larger parameter that is read as a whole keeps its shape. So does everything traced so far when a tensor turns
+        up that no operation in sight has made: it came through code that cannot be followed.
+        """
         name = named(tensor)
         if name is None:
-            return labels(tensor)
+            ids: Ids | None = getattr(tensor, "_channels", None)
+            if ids is None:
+                if tensor.is_meta:
+                    reason = f"code that cannot be followed ran{self.where()}"
+                    self.ledger.freeze(torch.arange(1, self.ledger.size), reason)
+                return nothing(tensor)
+            return ids
         self.visited.add(name)
         long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
         if len(long) == 1:
             nodes = self.ledger.nodes(name, long[0], tensor.shape[long[0]], "norm")
             return nodes.view([-1 if dim == long[0] else 1 for dim in range(tensor.ndim)])
+        if long:
+            self.freeze_all(tensor, f"'{name}' is used in a computation{self.where()}")
         return nothing(tensor)
 
 
@@ -82,18 +99,27 @@ def operation(func: Any) -> str:
     name = getattr(func, "__name__", type(func).__name__)
     if name == "__get__":
         return "get_" + str(func.__self__.__name__)
+    if name in READERS:
+        return f"read{name.strip('_')}"
     return str(name).strip("_")
+
+
+def following(tensor: Tensor, name: str, args: Any, kwargs: Any, out: Any) -> Any:
+    """The answer to a question about sizes, with those marked that follow a number of channels."""
+    ids = getattr(tensor, "_channels", None)
+    if ids is None or all(length == 1 for length in ids.shape):
+        return out
+    sizes = [Width(size) if length > 1 else size for size, length in zip(tensor.shape, ids.shape, strict=True)]
+    if isinstance(out, torch.Size):
+        return torch.Size(sizes)
+    if name in ("numel", "nelement"):
+        return Width(out)
+    return sizes[args[1] if len(args) > 1 else kwargs["dim"]]
 
 
 def label(tensor: Tensor, ids: Ids) -> None:
     """Gives an activation its labels."""
     tensor._channels = ids  # type: ignore[attr-defined]
-
-
-def labels(tensor: Tensor) -> Ids:
-    """An activation's labels; of one that has none, zeros."""
-    ids: Ids | None = getattr(tensor, "_channels", None)
-    return nothing(tensor) if ids is None else ids
 
 
 def nothing(tensor: Tensor) -> Ids:
@@ -104,6 +130,16 @@ def nothing(tensor: Tensor) -> Ids:
 def named(tensor: Tensor) -> str | None:
     """The name of a parameter or buffer of the network; None for everything else."""
     return getattr(tensor, "_parameter_name", None)
+
+
+def argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str, default: Any = None) -> Any:
+    """One argument of a torch function, however it was passed."""
+    return args[position] if len(args) > position else kwargs.get(name, default)
+
+
+def words(text: str) -> list[str]:
+    """Names written with spaces between them: long tables stay short."""
+    return text.split()
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:
@@ -121,59 +157,22 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
             yield from tensors_of(getattr(value, field))
 
 
-SHAPE_ONLY = frozenset(
-    [
-        "get_shape",
-        "get_device",
-        "get_dtype",
-        "get_ndim",
-        "get_requires_grad",
-        "get_is_cuda",
-        "get_is_meta",
-        "get_layout",
-        "get_grad",
-        "get_is_leaf",
-        "get_is_cpu",
-        "get_is_nested",
-        "get_is_sparse",
-        "get_is_quantized",
-        "get_names",
-        "get_is_mps",
-        "get_grad_fn",
-        "get_itemsize",
-        "get_nbytes",
-        "size",
-        "dim",
-        "ndimension",
-        "stride",
-        "numel",
-        "nelement",
-        "is_contiguous",
-        "is_floating_point",
-        "is_complex",
-        "element_size",
-        "type",
-        "get_device",
-        "len",
-        "is_inference",
-        "storage_offset",
-        "result_type",
-        "can_cast",
-        "set_requires_grad",
-    ]
+SIZES = frozenset(words("get_shape size numel nelement"))
+
+SHAPE_ONLY = SIZES | frozenset(
+    words(
+        "get_device get_dtype get_ndim get_requires_grad get_is_cuda get_is_meta get_layout get_grad get_is_leaf "
+        "get_is_cpu get_is_nested get_is_sparse get_is_quantized get_names get_is_mps get_grad_fn get_itemsize "
+        "get_nbytes dim ndimension stride is_contiguous is_floating_point is_complex element_size type is_grad_enabled "
+        "is_tensor len is_inference storage_offset result_type can_cast set_requires_grad set_grad_enabled"
+    )
 )
 """Questions about shapes: they do not read values."""
 
-IDENTITY = frozenset(
-    [
-        "batch_norm",
-        "instance_norm",
-        "dropout",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-        "alpha_dropout",
-        "feature_alpha_dropout",
-    ]
+READERS = frozenset(("__bool__", "__int__", "__float__", "__index__", "__complex__"))
+"""Python's conversions, whose names would otherwise be those of torch's casts."""
+
+NOT_RUN = frozenset(
+    words("batch_norm instance_norm dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout")
 )
 """Shape-preserving layers that are not run: some refuse one sample, some draw random numbers."""
