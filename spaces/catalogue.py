@@ -12,7 +12,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from spaces.errors import Misfit, unknown
+from spaces.errors import Misfit, shown, unknown
 
 Schema = dict[str, Any]
 
@@ -37,17 +37,17 @@ def complete(kind: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
         if setting not in schemas:
             known = ", ".join(schemas) or "none"
             raise Misfit(
-                f"{kind} '{name}' has no setting '{setting}'{_hint(setting, schemas)}; settings: {known}", setting
+                f"{kind} '{name}' has no setting '{setting}'{_hint(setting, schemas)} settings: {known}", setting
             )
         if not fits(value, schemas[setting]):
             allowed = describe(schemas[setting])
-            raise Misfit(f"setting '{setting}' of {kind} '{name}' is {value!r}; allowed: {allowed}", setting)
+            raise Misfit(f"setting '{setting}' of {kind} '{name}' is {shown(value)}; allowed: {allowed}", setting)
     return {setting: typed(settings.get(setting, schema.get("default")), schema) for setting, schema in schemas.items()}
 
 
 def _hint(got: str, known: Iterable[str]) -> str:
     close = get_close_matches(got, list(known), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else ";"
 
 
 def typed(value: Any, schema: Schema) -> Any:

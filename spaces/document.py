@@ -85,17 +85,14 @@ def read(path: Path, what: str) -> Node:
 
 def parse(text: str, file: str) -> Node:
     """The one document in `text`, placed in `file`. Raises UserError with the line."""
-    loader = _Loader(text)
     try:
-        root = loader.get_single_node()
+        root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(part for part in (error.context, error.problem) if part)
         Place(file, mark.line + 1 if mark else None).refuse(f"this is not YAML: {problem}")
     except (yaml.YAMLError, RecursionError) as error:
         Place(file).refuse(f"this is not YAML: {' '.join(str(error).split())}")
-    finally:
-        loader.dispose()
     if root is None:
         Place(file).refuse("the file is empty")
     return _node(root, Place(file, root.start_mark.line + 1), ())

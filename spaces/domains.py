@@ -6,6 +6,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from spaces.errors import shown
+
 Value = bool | int | float | str | None
 DIGITS = 6  # significant digits of a sampled float: finer differences are no difference between plans
 
@@ -29,7 +31,7 @@ class Choices(_Domain):
         for choice in self.values:
             if choice == value and isinstance(choice, bool) == isinstance(value, bool):
                 return choice
-        raise ValueError(f"{value!r}; allowed: {self}")
+        raise ValueError(f"{shown(value)}; allowed: {self}")
 
     def sample(self, rng: random.Random) -> Value:
         """A choice, each as likely as the others."""
@@ -78,9 +80,9 @@ class Range(_Domain):
         """The number of this range that `value` is: on the grid, quantised. Raises ValueError outside the range."""
         slack = 1e-9 * max(1.0, abs(self.low), abs(self.high))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{value!r}; allowed: {self}")
+            raise ValueError(f"{shown(value)}; allowed: {self}")
         if not self.low - slack <= value <= self.high + slack or (self.whole and value != round(value)):
-            raise ValueError(f"{value!r}; allowed: {self}")
+            raise ValueError(f"{shown(value)}; allowed: {self}")
         return self._settled(value)
 
     def sample(self, rng: random.Random) -> int | float:

@@ -5,6 +5,7 @@ PrunefrontError
 └── TrialFailed    one trial cannot go on (say, an infinite loss); the search goes on without it
 """
 
+import json
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -52,9 +53,21 @@ def _trial_failed(reason: str, epoch: int) -> TrialFailed:
     return TrialFailed(reason, epoch=epoch)
 
 
-def unknown(what: str, got: str, known: Iterable[str]) -> str:
+_LISTED = 20  # more names than this are no help on one line: then the nearest are shown
+
+
+def unknown(what: str, got: str, known: Iterable[str], *, inside: str = "") -> str:
     """One voice for a name nobody knows: `unknown criterion 'magnitud'; did you mean 'magnitude'? known: ...`."""
     names = sorted(known)
     close = get_close_matches(got, names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ";"
-    return f"unknown {what} '{got}'{hint} known: {', '.join(names) or 'none'}"
+    listed = ", ".join(names) or "none"
+    if len(names) > _LISTED:
+        listed = f"{', '.join(get_close_matches(got, names, n=6, cutoff=0.0))} ... ({len(names)} in all)"
+    return f"unknown {what} '{got}'{f' in {inside}' if inside else ''}{hint} known: {listed}"
+
+
+def shown(value: object) -> str:
+    """A value as a study file would write it, cut to fit on a line."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

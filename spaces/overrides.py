@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from spaces.document import Node, Place, argument
 from spaces.errors import UserError, unknown
+from spaces.template import labels
 
 _STEP = re.compile(r"([^.\[\]=]+)|\[((?:[^\[\]]|\[[^\[\]]*\])*)\]")
 
@@ -52,9 +53,11 @@ def _put(node: Node, steps: list[str], value: Node, origin: Place, path: str) ->
 
 
 def _put_option(node: Node, label: str, rest: list[str], value: Node, origin: Place, path: str) -> Node:
-    """Into the choice called `label`."""
-    from spaces.template import labels
-
+    """Into the choice called `label`, or the item of a list at that index."""
+    if isinstance(node.value, list) and label.isdecimal() and int(label) < len(node.value):
+        rows = list(node.value)
+        rows[int(label)] = _put(rows[int(label)], rest, value, origin, f"{path}[{label}]")
+        return Node(rows, node.place)
     listed = node.entries.get("choices")
     if listed is None or not isinstance(listed.value, list):
         origin.refuse(f"'{path}' has no choices to pick '{label}' from")

@@ -99,7 +99,7 @@ class Plan(Section):
     recover: Annotated[Plugin, of("recovery")] = Plugin(name="continue")
 
     @model_validator(mode="after")
-    def _events_fit(self) -> Self:
+    def _fits_together(self) -> Self:
         if self.train.warmup_epochs > self.train.epochs:
             raise Misfit(
                 f"{self.train.warmup_epochs:g} warm-up epochs do not fit into {self.train.epochs} epochs",
@@ -108,6 +108,7 @@ class Plan(Section):
             )
         if self.prune is not None:
             _check_schedule(self.prune.schedule, self.train.epochs)
+            _check_allocation(self.prune.allocation)
         return self
 
     @property
@@ -128,12 +129,19 @@ def _check_schedule(schedule: Plugin, epochs: int) -> None:
         if isinstance(value, int) and value >= epochs:
             message = f"{setting} {value} of schedule '{schedule.name}' is not under the {epochs} epochs of training"
             raise Misfit(message, *place, setting)
-    interval, until, start = (settings.get(setting) for setting in ("interval", "until", "start"))
+    interval, until = settings.get("interval"), settings.get("until")
     if isinstance(interval, int) and settings.get("when") != "before":
+        begin = max((value for value in (settings.get("start"), settings.get("delay")) if value), default=0)
         end = until if isinstance(until, int) else epochs
-        if interval > end - (start if isinstance(start, int) else 0):
+        if interval > end - begin:
             message = f"interval {interval} of schedule '{schedule.name}' leaves no event before epoch {end}"
             raise Misfit(message, *place, "interval")
+
+
+def _check_allocation(allocation: Plugin) -> None:
+    if "keeps" in allocation.settings and not allocation.settings["keeps"]:
+        message = f"allocation '{allocation.name}' needs its setting 'keeps': one proportion per layer or stretch"
+        raise Misfit(message, "prune", "allocation", "keeps")
 
 
 def digest(value: Any) -> str:

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from spaces.catalogue import Schema
 from spaces.document import Place
-from spaces.errors import Misfit, UserError, unknown
+from spaces.errors import Misfit, UserError, shown, unknown
 from spaces.shape import allowed, fields, inside, item, plan_shape
 
 Keys = tuple[str | int, ...]
@@ -16,11 +16,10 @@ Keys = tuple[str | int, ...]
 def refuse(error: ValidationError, place_of: Callable[[Sequence[Any]], Place], shape: Schema | None = None) -> NoReturn:
     """Raise the UserError for the first thing that is wrong, in the order of the file."""
     shape = plan_shape() if shape is None else shape
-    found = []
-    for detail in error.errors(include_url=False):
-        keys, message = _told(detail, shape)
-        found.append((place_of(keys), message))
-    place, message = min(found, key=lambda one: one[0].line or 0)
+    details = error.errors(include_url=False)
+    typos = [detail for detail in details if detail["type"] == "extra_forbidden"]  # often why another key is missing
+    told = [_told(detail, shape) for detail in typos or details]
+    place, message = min(((place_of(keys), message) for keys, message in told), key=lambda one: one[0].line or 0)
     raise UserError(message, file=place.file, line=place.line) from error
 
 
@@ -34,12 +33,16 @@ def _told(detail: Any, shape: Schema) -> tuple[Keys, str]:
         return _known(location, shape)[0], str(cause)
     if detail["type"] == "extra_forbidden":
         above, parent = _known(location[:-1], shape)
-        return (*above, location[-1]), f"{unknown('key', str(location[-1]), fields(parent, None) or ())}{_in(above)}"
+        known = fields(parent, None) or ()
+        return (*above, location[-1]), unknown("key", str(location[-1]), known, inside=_dotted(above))
     if detail["type"] == "missing":
         above, _ = _known(location[:-1], shape)
-        return above, f"'{location[-1]}' is missing{_in(above)}"
+        return above, f"'{location[-1]}' is missing{f' in {_dotted(above)}' if above else ''}"
+    if location[-1] == "[key]":
+        expected = detail.get("ctx", {}).get("expected", "")
+        return location[:-1], f"unknown key '{location[-2]}' in {_dotted(location[:-2])}; known: {expected}"
     keys, schema = _known(location, shape)
-    return keys, f"'{_dotted(keys)}' is {_short(detail['input'])}; allowed: {allowed(schema)}"
+    return keys, f"'{_dotted(keys)}' is {shown(detail['input'])}; allowed: {allowed(schema)}"
 
 
 def _known(location: Keys, shape: Schema) -> tuple[Keys, Schema]:
@@ -60,13 +63,4 @@ def _known(location: Keys, shape: Schema) -> tuple[Keys, Schema]:
 
 
 def _dotted(keys: Keys) -> str:
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".") or "the file"
-
-
-def _in(keys: Keys) -> str:
-    return f" in {_dotted(keys)}" if keys else ""
-
-
-def _short(value: Any) -> str:
-    text = repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")

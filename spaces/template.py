@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from spaces.catalogue import Schema
 from spaces.document import Node, Place
 from spaces.domains import Choices, Domain, Range, Value, quantised
-from spaces.errors import unknown
+from spaces.errors import shown, unknown
 from spaces.shape import allowed, inside, item, plan_shape, types
 
 _RANGE_KEYS = ("from", "to", "log", "step", "size")
@@ -167,7 +167,7 @@ def _range(node: Node, path: str, when: When, shape: Schema) -> Template:
         node.place.refuse(f"the range of '{path}' has fractions; allowed: {allowed(shape)}")
     log = node.entries["log"].value if "log" in node.entries else False
     if not isinstance(log, bool):
-        node.entries["log"].place.refuse(f"log of '{path}' is {log!r}; allowed: true or false")
+        node.entries["log"].place.refuse(f"log of '{path}' is {shown(log)}; allowed: true or false")
     try:
         whole = integers and kinds != {"number"}
         domain = Range(low=_end(low), high=_end(high), log=log, step=step, whole=whole)
@@ -185,14 +185,14 @@ def _number(node: Node, path: str, key: str) -> int | float:
     value = node.entries[key].value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         got = node.entries[key].plain()
-        node.entries[key].place.refuse(f"{key} in the range of '{path}' is {got!r}; allowed: a number")
+        node.entries[key].place.refuse(f"{key} in the range of '{path}' is {shown(got)}; allowed: a number")
     return value
 
 
 def _vector(node: Node, path: str, when: When, shape: Schema) -> Template:
     size = node.entries["size"]
     if isinstance(size.value, bool) or not isinstance(size.value, int) or size.value < 1:
-        size.place.refuse(f"size of '{path}' is {size.plain()!r}; allowed: integer from 1")
+        size.place.refuse(f"size of '{path}' is {shown(size.plain())}; allowed: integer from 1")
     if shape and "array" not in types(shape):
         size.place.refuse(f"'{path}' is no list, so it takes no size")
     one = Node({key: entry for key, entry in node.entries.items() if key != "size"}, node.place)
@@ -206,4 +206,4 @@ def _refuse_keys(node: Node, path: str, known: tuple[str, ...]) -> None:
     for key, entry in node.entries.items():
         if key not in known:
             what = "choices" if "choices" in known else "range"
-            entry.place.refuse(f"{unknown('key', key, known)} in the {what} of '{path}'")
+            entry.place.refuse(unknown("key", key, known, inside=f"the {what} of '{path}'"))
