@@ -18,7 +18,7 @@ _OWN_FUNCTION = {"type": "string", "pattern": "^[^:]+:[^:]+$", "description": "p
 def study_schema() -> Schema:
     """The schema, whole: plan sections with every value openable, and the study's own sections."""
     plan, own = plan_shape(), without_references(Settings.model_json_schema())
-    kinds = {kind: {} for kind in catalogue()} | {
+    kinds: dict[str, dict[str, Schema]] = {kind: {} for kind in catalogue()} | {
         section: own_fields(plan["properties"][section]) for section in ("data", "model")
     }
     return {
@@ -63,7 +63,7 @@ def _mapping(properties: dict[str, Schema], required: list[str], description: st
 
 def _open(schema: Schema) -> Schema:
     """A value of the plan: fixed, one of some choices, or a range where numbers are allowed."""
-    beside = {key: schema[key] for key in ("description", "default") if key in schema}
+    beside: Schema = {key: schema[key] for key in ("description", "default") if key in schema}
     kind = plugin_kind(schema)
     fixed: Schema = {"$ref": f"#/$defs/{kind}"} if kind is not None else _fixed(schema)
     if "properties" in fixed:  # a section: what varies are its entries
