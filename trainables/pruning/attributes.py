@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from trainables.pruning.layers import FIXED_GROUPS
+from trainables.pruning.layers import CUT_AS, kind_of
 
 Kept = Mapping[str, Mapping[int, list[int]]]
 
@@ -35,21 +35,22 @@ def _fix(module: nn.Module) -> None:
 
 def _fix_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
     """Depthwise convolutions lose groups; grouped ones keep them and lose positions inside each."""
-    depthwise = module.groups > 1 and module.groups == module.in_channels and not hasattr(module, FIXED_GROUPS)
-    if depthwise:
+    kind = getattr(module, CUT_AS, kind_of(module.groups, module.in_channels))
+    if kind != "dense":
+        setattr(module, CUT_AS, kind)
+    if kind == "depthwise":
         multiplier = module.out_channels // module.groups
         module.groups = weight.shape[0] // (1 if module.transposed else multiplier)
         module.in_channels, module.out_channels = module.groups, module.groups * multiplier
         return
     ins, outs = (weight.shape[0], weight.shape[1]) if module.transposed else (weight.shape[1], weight.shape[0])
     ins, outs = (ins, outs * module.groups) if module.transposed else (ins * module.groups, outs)
-    if module.groups > 1 and ins != module.in_channels:
-        setattr(module, FIXED_GROUPS, True)
     module.in_channels, module.out_channels = ins, outs
 
 
 def hold(module: nn.Module, attribute: str, width: int) -> None:
     """Sets a width that a module keeps as a whole number and no tensor shows."""
     if isinstance(module, nn.GroupNorm):
+        setattr(module, CUT_AS, "groups")
         module.num_groups = width // (module.num_channels // module.num_groups)
     setattr(module, attribute, width)

@@ -89,9 +89,9 @@ def _named(parts: list[list[tuple[Block, Tensor]]], dense: Mapping[str, int]) ->
         slices = tuple(Slice(b.tensor, b.dim, p, b.size, b.role, b.module) for b, p in members)
         producers = tuple(dict.fromkeys(s.module for s in slices if s.role == "out"))
         consumers = tuple(dict.fromkeys(s.module for s in slices if s.role == "in"))
-        name, again = producers[0], 2
+        name, again = producers[0] or slices[0].tensor, 2
         while name in groups:
-            name, again = f"{producers[0]}#{again}", again + 1
+            name, again = f"{producers[0] or slices[0].tensor}#{again}", again + 1
         channels = slices[0].positions.shape[0]
         groups[name] = Group(name, channels, slices, producers, consumers, dense.get(name, channels))
     return groups
@@ -100,11 +100,12 @@ def _named(parts: list[list[tuple[Block, Tensor]]], dense: Mapping[str, int]) ->
 def _left_alone(blocks: list[Block], roots: Ids, reasons: dict[int, str]) -> dict[str, str]:
     left: dict[str, str] = {}
     for b in blocks:
-        if b.role != "out" or b.module in left:
+        layer = b.module or b.tensor
+        if b.role != "out" or layer in left:
             continue
         mine = roots[b.first : b.first + b.size].tolist()
         found = [reasons[root] for root in mine if root in reasons]
         if found:
             part = "" if len(found) == len(mine) else f"{len(found)} of {len(mine)} channels: "
-            left[b.module] = part + found[0]
+            left[layer] = part + found[0]
     return left

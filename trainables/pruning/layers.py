@@ -9,8 +9,8 @@ from trainables.pruning.ledger import Ids
 from trainables.pruning.tracer import Handler, Tracer, argument, label, named, nothing, words
 from trainables.pruning.width import Width
 
-FIXED_GROUPS = "_prunes_inside_groups"
-"""Set on a grouped convolution once it was cut: it may by now look depthwise, and is not."""
+CUT_AS = "_was_cut_as"
+"""What a module with groups was before it was cut: down to its last channels it may look like something else."""
 
 
 def along(tracer: Tracer, ids: Ids, dim: int, size: int, what: str) -> Ids:
@@ -43,17 +43,23 @@ def convolution(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[s
     positions = source.shape[2:] if transposed else out.shape[2:]
     tracer.weighted.append((owner, positions.numel() * weight.shape[2:].numel()))
     incoming = along(tracer, tracer.read(source), 1, source.shape[1], layer)
-    depthwise = groups > 1 and groups == source.shape[1] and not hasattr(tracer.modules.get(layer), FIXED_GROUPS)
+    kind = "depthwise" if isinstance(groups, Width) else kind_of(groups, source.shape[1])
+    kind = getattr(tracer.modules.get(layer), CUT_AS, kind)
     if groups > 1 and not _groups_may_change(tracer, layer, groups):
         tracer.ledger.freeze(incoming, f"'{layer}' fixes its number of groups")
         incoming = torch.zeros_like(incoming)
-    if depthwise:
+    if kind == "depthwise":
         rows = tracer.ledger.nodes(owner, 0, weight.shape[0], "out")
         outgoing = _depthwise(tracer, layer, incoming, rows, out.shape[1] // groups, transposed)
     else:
         outgoing = _mixing(tracer, layer, owner, weight, incoming, groups, transposed)
     _add_bias(tracer, bias, outgoing)
     label(out, outgoing.view([-1 if d == 1 else 1 for d in range(out.ndim)]))
+
+
+def kind_of(groups: int, in_channels: int) -> str:
+    """depthwise: one channel per group; grouped: several; dense: no groups."""
+    return "dense" if groups == 1 else "depthwise" if groups == in_channels else "grouped"
 
 
 def _computed(tracer: Tracer, name: str, source: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor) -> None:

@@ -48,7 +48,7 @@ class Ledger:
 
     def tie(self, first: Ids, second: Ids) -> None:
         """Channels that live and die together; where one side is no channel, the other is frozen."""
-        shape = torch.broadcast_shapes(first.shape, second.shape)
+        shape = (first + second).shape
         first, second = first.expand(shape).reshape(-1), second.expand(shape).reshape(-1)
         both = (first > 0) & (second > 0)
         if bool(both.all()):

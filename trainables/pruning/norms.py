@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from trainables.pruning.layers import along, consume
+from trainables.pruning.layers import CUT_AS, along, consume
 from trainables.pruning.ledger import Ids
 from trainables.pruning.splits import tie_runs
 from trainables.pruning.tracer import Handler, Tracer, argument, label, nothing, words
@@ -49,9 +49,10 @@ def group_norm(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[st
     ids = tracer.read(source)
     path = tracer.stack[-1] if tracer.stack else ""
     channels = along(tracer, ids, 1, source.shape[1], name)
+    kind = getattr(tracer.modules.get(path), CUT_AS, "whole" if groups == 1 else "groups")
     tensors = [argument(args, kwargs, 2, "weight"), argument(args, kwargs, 3, "bias")]
     _bind(tracer, name, [tensor for tensor in tensors if tensor is not None and tensor.numel() > 1], channels)
-    if not isinstance(tracer.modules.get(path), nn.GroupNorm) or groups == 1:
+    if not isinstance(tracer.modules.get(path), nn.GroupNorm) or kind == "whole":
         tracer.ledger.freeze(ids, f"normalised across channels by '{path or name}'")
     elif ids.shape[1] > 1:
         tie_runs(tracer, ids, 1, source.shape[1] // groups)

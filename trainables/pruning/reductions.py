@@ -53,8 +53,8 @@ REDUCTIONS: dict[str, Handler] = {
         words(
             "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
             "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate upsample "
-            "lp_pool1d lp_pool2d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices upsample_nearest "
-            "upsample_bilinear"
+            "lp_pool1d lp_pool2d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
+            "upsample_nearest upsample_bilinear"
         ),
         spatial,
     ),

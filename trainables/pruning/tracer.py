@@ -107,13 +107,18 @@ def operation(func: Any) -> str:
 def following(tensor: Tensor, name: str, args: Any, kwargs: Any, out: Any) -> Any:
     """The answer to a question about sizes, with those marked that follow a number of channels."""
     ids = getattr(tensor, "_channels", None)
-    if ids is None or all(length == 1 for length in ids.shape):
+    if ids is None:
         return out
-    sizes = [Width(size) if length > 1 else size for size, length in zip(tensor.shape, ids.shape, strict=True)]
+    if all(length == 1 for length in ids.shape):
+        if not bool(ids.any()):
+            return out
+        sizes = [Width(size) if size == 1 and dim > 0 else size for dim, size in enumerate(tensor.shape)]  # one channel
+    else:
+        sizes = [Width(size) if length > 1 else size for size, length in zip(tensor.shape, ids.shape, strict=True)]
     if isinstance(out, torch.Size):
         return torch.Size(sizes)
     if name in ("numel", "nelement"):
-        return Width(out)
+        return Width(out) if any(length > 1 for length in ids.shape) else out
     return sizes[args[1] if len(args) > 1 else kwargs["dim"]]
 
 
