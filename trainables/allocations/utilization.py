@@ -40,23 +40,25 @@ def fur(
     """
     images, _ = next(iter(probe.sample(1, 1)))
     costs = trace(probe.model, images).costs
-    rates, scales = drop_rates({name: costs.macs() - costs.macs({name: 0}) for name in groups}, drop)
-    increases = dict.fromkeys(groups, 0.0)
+    macs = {name: costs.macs() - costs.macs({name: 0}) for name in groups}
+    worth = {name: own for name, own in macs.items() if own > 0}  # an auxiliary head costs nothing to evaluate
+    rates, scales = drop_rates(worth, drop)
+    increases = dict.fromkeys(worth, 0.0)
     counted = 0
     with probe.undisturbed(), torch.no_grad():
         for images, labels in probe.sample(samples, batch_size):
             counted += len(labels)
             intact = float(probe.loss(probe.model(images), labels))
-            for name in groups:
+            for name in worth:
                 for _ in range(repeats):
                     gates = {name: _dropout(rates[name], (len(labels), groups[name].channels), images, probe)}
                     with gated(probe.model, groups, gates, where="read"):
                         dropped = float(probe.loss(probe.model(images), labels))
                     increases[name] += scales[name] * (dropped - intact) / repeats * len(labels)
-            probe.charge(forward=len(labels) * (1 + repeats * len(groups)))
+            probe.charge(forward=len(labels) * (1 + repeats * len(worth)))
     ratios = {name: increase / max(counted, 1) for name, increase in increases.items()}
     dense = costs.macs({name: group.dense_channels for name, group in groups.items()})
-    turns = proportional(groups, shares(ratios, strength), least=least).turns
+    turns = proportional(groups, dict.fromkeys(groups, 1.0) | shares(ratios, strength), least=least).turns
     return Order(turns, valid_for=min(reprobe * dense / costs.macs(), 1.0))
 
 

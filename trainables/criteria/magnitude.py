@@ -1,7 +1,9 @@
 """Criteria that look at weights alone, or at nothing: no pass through the network."""
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.criteria.members import Aggregate, Normalise, aggregated, channelwise, normalised, rows
 from trainables.pruning.groups import Group, Groups, Scores
@@ -31,8 +33,11 @@ def bn_scale(
     |gamma| is the spread of a channel over the data. In a group without scaled norms the norm of each filter stands
     for it: the spread of its output over uncorrelated inputs of spread one.
     """
+    parameters = dict(probe.model.named_parameters())
     return {
-        name: aggregated((normalised(score, normalise) for score in _spreads(group, probe)), aggregate)
+        name: aggregated(
+            (normalised(score, normalise) for score in _spreads(group, parameters, probe.model)), aggregate
+        )
         for name, group in groups.items()
     }
 
@@ -40,16 +45,15 @@ def bn_scale(
 def _norms(groups: Groups, probe: Probe, order: int, normalise: Normalise, aggregate: Aggregate) -> Scores:
     scores = {}
     for name, group in groups.items():
-        members = (weights.norm(p=order, dim=1) for _, weights in rows(probe.model, group))
+        members = (torch.linalg.vector_norm(weights, order, dim=1) for _, weights in rows(probe.model, group))
         scores[name] = aggregated((normalised(member, normalise) for member in members), aggregate)
     return scores
 
 
-def _spreads(group: Group, probe: Probe) -> list[Tensor]:
-    model = probe.model
+def _spreads(group: Group, parameters: Mapping[str, Tensor], model: nn.Module) -> list[Tensor]:
     scales = [
-        channelwise(model.get_parameter(piece.tensor).detach(), piece).abs().mean(1)
+        channelwise(parameters[piece.tensor].detach(), piece).abs().mean(1)
         for piece in group.slices
-        if piece.role == "norm" and piece.tensor in dict(model.named_parameters()) and piece.tensor.endswith("weight")
+        if piece.role == "norm" and piece.tensor.endswith("weight") and piece.tensor in parameters
     ]
-    return scales or [weights.norm(p=2, dim=1) for _, weights in rows(model, group)]
+    return scales or [torch.linalg.vector_norm(weights, dim=1) for _, weights in rows(model, group)]

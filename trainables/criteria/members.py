@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainables.pruning.groups import Group, Slice
+from trainables.pruning.groups import Group, Groups, Scores, Slice
 
 Normalise = Literal["none", "mean", "l2"]
 """What a member's scores are divided by, over its channels: nothing, their mean, or their L2 norm."""
@@ -39,7 +39,7 @@ def normalised(score: Tensor, normalise: Normalise) -> Tensor:
         case "mean":
             return score / score.abs().mean().clamp(min=TINY)
         case "l2":
-            return score / torch.linalg.vector_norm(score).clamp(min=TINY)
+            return score / score.square().sum().sqrt().clamp(min=TINY)
 
 
 def aggregated(members: Iterable[Tensor], aggregate: Aggregate) -> Tensor:
@@ -51,3 +51,13 @@ def aggregated(members: Iterable[Tensor], aggregate: Aggregate) -> Tensor:
         "max": lambda all_: all_.amax(0),
     }
     return reduce[aggregate](stacked)
+
+
+def with_unreached_last(scores: Scores, groups: Groups) -> Scores:
+    """Groups that an evaluating network does not run (auxiliary heads) cost no MACs: nothing is won by cutting them,
+    so they score as high as any."""
+    highest = max((float(score.max()) for score in scores.values()), default=1.0)
+    return {
+        name: scores.get(name, torch.full((group.channels,), highest, dtype=torch.float64))
+        for name, group in groups.items()
+    }

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spaces.errors import UserError
+from trainables.criteria.members import with_unreached_last
 from trainables.criteria.relevance_rules import Mode
 from trainables.criteria.relevance_tape import RelevanceTape
 from trainables.pruning.groups import Group, Groups, Scores, Slice
@@ -46,10 +46,15 @@ def frs(
                 sums[name] = sums.get(name, 0.0) + classes[usable].T @ relevance[usable].double()
     weights = class_weights(hits, counts)
     scores = {name: layer_score(total.cpu(), counts, weights) for name, total in sums.items()}
-    return {
-        name: torch.stack([scores[piece.tensor][piece.positions].mean(1) for piece in _members(probe, group)]).mean(0)
-        for name, group in groups.items()
+    members = {
+        name: [piece for piece in _members(probe, group) if piece.tensor in scores] for name, group in groups.items()
     }
+    reached = {
+        name: torch.stack([scores[piece.tensor][piece.positions].mean(1) for piece in pieces]).mean(0)
+        for name, pieces in members.items()
+        if pieces
+    }
+    return with_unreached_last(reached, groups)
 
 
 def class_weights(hits: Tensor, counts: Tensor) -> Tensor:
@@ -65,7 +70,7 @@ def layer_score(sums: Tensor, counts: Tensor, weights: Tensor) -> Tensor:
     """
     seen = counts > 0
     mean: Tensor = (weights[seen, None] * sums[seen] / counts[seen, None]).mean(0).abs()
-    return mean / (torch.linalg.vector_norm(mean) + 1e-9)
+    return mean / (mean.square().sum().sqrt() + 1e-9)
 
 
 def _members(probe: Probe, group: Group) -> list[Slice]:
@@ -82,11 +87,8 @@ def _relevances(
     tape = RelevanceTape(probe.model, mode)
     with tape.recording(images):
         logits = probe.model(images)
-    missing = wanted - set(tape.made)
-    if missing:
-        raise UserError(f"criterion 'frs' saw no convolution or linear layer use '{min(missing)}'")
-    read = {name: [tape.read_at(made) for made in tape.made[name]] for name in wanted}
-    places = list({id(place): place for name in sorted(read) for place in read[name]}.values())
+    read = {name: [tape.read_at(made) for made in calls] for name, calls in tape.made.items() if name in wanted}
+    places = list({id(place): place for found in read.values() for place in found}.values())
     start = torch.nn.functional.one_hot(labels, logits.shape[1]).to(logits.dtype)
     found = torch.autograd.grad(logits, places, start, allow_unused=True)
     probe.charged_macs += tape.macs
@@ -95,7 +97,7 @@ def _relevances(
         for place, relevance in zip(places, found, strict=True)
     }
     relevances = {}
-    for name in sorted(wanted):
+    for name in read:
         axis = -1 if probe.model.get_parameter(name).dim() == 2 else 1
         # A layer that is used more than once has the sum; a gate, which relevance does not follow, has none.
         parts = [_per_channel(at[id(place)], axis) for place in read[name]]

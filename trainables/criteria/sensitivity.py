@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from trainables.criteria.members import Normalise, normalised
+from trainables.criteria.members import Normalise, normalised, with_unreached_last
 from trainables.pruning.gates import Where, gated
 from trainables.pruning.groups import Groups, Scores
 from trainables.pruning.probe import Loss, Probe
@@ -30,14 +30,15 @@ def taylor(
     |sum of activation * gradient| where the channel is read, per image, then the mean over images. The paper's mean
     over positions instead of their sum is one factor per layer, which normalising removes.
     """
-    totals = {name: torch.zeros(group.channels, dtype=torch.float64) for name, group in groups.items()}
+    totals: dict[str, Tensor] = {}
     counted = 0
     for gradients, size in _gradients(groups, probe, probe.loss, samples, batch_size, where="read", per_image=True):
         counted += size
         for name, gradient in gradients.items():
             # The loss is a mean over the batch: each image's own gradient is `size` times as large.
-            totals[name] += (gradient.double() * size).abs().sum(0).cpu()
-    return {name: normalised(total / max(counted, 1), normalise) for name, total in totals.items()}
+            totals[name] = totals.get(name, 0.0) + (gradient.double() * size).abs().sum(0).cpu()
+    scores = {name: normalised(total / counted, normalise) for name, total in totals.items()}
+    return with_unreached_last(scores, groups)
 
 
 def snap(
@@ -57,12 +58,13 @@ def snap(
     mean logit of the true class for the loss; cross_entropy: the trial's own loss.
     """
     chosen: Loss = probe.loss if loss == "cross_entropy" else _raw_logits
-    totals = {name: torch.zeros(group.channels, dtype=torch.float64) for name, group in groups.items()}
+    totals: dict[str, Tensor] = {}
     passes = _gradients(groups, probe, chosen, num_batches * batch_size, batch_size, where="made", per_image=False)
     for gradients, _ in passes:
         for name, gradient in gradients.items():
-            totals[name] += gradient.double().cpu() / num_batches
-    return {name: normalised(total.abs(), normalise) for name, total in totals.items()}
+            totals[name] = totals.get(name, 0.0) + gradient.double().cpu() / num_batches
+    scores = {name: normalised(total.abs(), normalise) for name, total in totals.items()}
+    return with_unreached_last(scores, groups)
 
 
 def _raw_logits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -79,7 +81,7 @@ def _gradients(
     where: Where,
     per_image: bool,
 ) -> Iterator[tuple[dict[str, Tensor], int]]:
-    """For each batch, dL / d gate of every group ([batch,] channels), and the size of the batch."""
+    """For each batch, dL / d gate of every group that the pass reached ([batch,] channels), and the batch's size."""
     with probe.undisturbed(), torch.enable_grad():
         for images, labels in probe.sample(samples, batch_size):
             gates = {
@@ -90,6 +92,8 @@ def _gradients(
                 gate.requires_grad_()
             with gated(probe.model, groups, gates, where=where):
                 value = loss(probe.model(images), labels)
-            gradients = torch.autograd.grad(value, list(gates.values()))
-            probe.charge(forward=len(labels), backward=len(labels))
-            yield dict(zip(gates, gradients, strict=True)), len(labels)
+            gradients = torch.autograd.grad(value, list(gates.values()), allow_unused=True)
+            # The way back is as dear as the way there: no gradient of any weight is computed.
+            probe.charge(forward=2 * len(labels))
+            reached = {name: found for name, found in zip(gates, gradients, strict=True) if found is not None}
+            yield reached, len(labels)

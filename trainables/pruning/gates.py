@@ -26,7 +26,7 @@ TRANSPOSED = {torch.conv_transpose1d: 1, torch.conv_transpose2d: 2, torch.conv_t
 def gated(model: nn.Module, groups: Groups, gates: Mapping[str, Tensor], *, where: Where) -> Iterator[None]:
     """Multiply gates[group], [channels] or [batch, channels], into the forward passes made inside.
 
-    Groups that `gates` does not name are left alone. Raises RuntimeError at the end where a named group never came up.
+    Groups that `gates` does not name are left alone, and so are layers that a pass does not reach.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
     slices: dict[str, list[tuple[str, Slice]]] = {}
@@ -34,12 +34,8 @@ def gated(model: nn.Module, groups: Groups, gates: Mapping[str, Tensor], *, wher
         for piece in groups[group].slices:
             if piece.role == ("out" if where == "made" else "in"):
                 slices.setdefault(piece.tensor, []).append((group, piece))
-    mode = _GateMode(names, slices, gates, where)
-    with mode:
+    with _GateMode(names, slices, gates, where):
         yield
-    missing = set(gates) - mode.seen
-    if missing:
-        raise RuntimeError(f"the channels of {min(missing)} are computed by no convolution or linear layer")
 
 
 class _GateMode(TorchFunctionMode):
@@ -54,7 +50,6 @@ class _GateMode(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.names, self.slices, self.gates, self.where = names, slices, gates, where
-        self.seen: set[str] = set()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -82,16 +77,13 @@ class _GateMode(TorchFunctionMode):
         """
         channels = signal.shape[axis]
         starts = torch.arange(0, channels, width, device=signal.device)
-        for group, piece in pieces:
-            gate = self.gates[group]
+        gates = [self.gates[group] for group, _ in pieces]
+        factor = torch.ones(*gates[0].shape[:-1], channels, dtype=signal.dtype, device=signal.device)
+        for gate, (_, piece) in zip(gates, pieces, strict=True):
             positions = piece.positions.to(signal.device)
             index = (positions[:, :, None] + starts).flatten(1)  # [channels of the group, signal channels of each]
-            owner = torch.arange(index.shape[0], device=signal.device)[:, None].expand_as(index).reshape(-1)
-            base = torch.ones(*gate.shape[:-1], channels, dtype=signal.dtype, device=signal.device)
-            factor = base.index_copy(-1, index.reshape(-1), gate.index_select(-1, owner))
-            self.seen.add(group)
-            signal = signal * _facing(factor, signal.dim(), axis)
-        return signal
+            factor = factor.index_copy(-1, index.flatten(), gate.repeat_interleave(index.shape[1], -1))
+        return signal * _facing(factor, signal.dim(), axis)
 
 
 def _facing(factor: Tensor, dimensions: int, axis: int) -> Tensor:

@@ -34,7 +34,7 @@ def every(
     """
     end = min(_end(epochs, until), epochs - 1)
     at = range(interval - 1, end, interval)
-    return moments(epochs, at, [sparsity * (index + 1) / len(at) for index in range(len(at))])
+    return moments(epochs, at, [sparsity * ((index + 1) / len(at)) for index in range(len(at))])
 
 
 def geometric(
