@@ -3,7 +3,6 @@
 Estimates, where widths follow from data: between two events a network is taken to cost what its amount says.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,11 +113,6 @@ def fork_epoch(plan: Plan) -> int:
     """How many epochs of unpruned training lie before the first event; all of them where there is none."""
     moments = moments_of(plan)
     return moments[0].epoch + 1 if moments else plan.train.epochs
-
-
-def fork_epochs(plans: Iterable[Plan]) -> frozenset[int]:
-    """The epoch counts at which the baseline should be saved, so that these plans can start from it."""
-    return frozenset(fork_epoch(plan) for plan in plans if plan.prune is not None)
 
 
 def _keep(prune: Prune) -> float | None:
