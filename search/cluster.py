@@ -34,12 +34,17 @@ ENVIRONMENT = {
 }
 
 
-@contextmanager
-def connected(address: str | None, resources: Resources) -> Iterator[None]:
-    """Ray is up inside; outside it is gone again, or left as it was where it was running before."""
+def prepare_environment() -> None:
+    """What Ray is to find when it is imported; a variable that the user has set stays as it is."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module=r"ray\..*")
+
+
+@contextmanager
+def connected(address: str | None, resources: Resources) -> Iterator[None]:
+    """Ray is up inside; outside it is gone again, or left as it was where it was running before."""
+    prepare_environment()
     import ray
 
     _start(ray, address, resources)
@@ -66,8 +71,17 @@ def _start(ray: Any, address: str | None, resources: Resources) -> None:
             ray.init(address=address, runtime_env={"working_dir": str(ROOT)}, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"cannot join the Ray cluster at '{address}': {str(error).splitlines()[0]}") from error
+    _hush()
+
+
+def _hush() -> None:
+    """No log lines of Ray between ours. Where it prints pages about a lost node, the progress has a line."""
     for name in ("ray", "ray.tune", "ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Not public, and no setting reaches it: where it is missing, Ray is merely louder.
+    worker = sys.modules.get("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        setattr(worker, "print_to_stdstream", lambda *args, **kwargs: None)  # noqa: B010
 
 
 def local_cpus(resources: Resources) -> int:
@@ -120,8 +134,3 @@ class Capacity:
                 room += [has.get("GPU", 0.0) / need.gpus] if need.gpus else []
                 fits += int(min(room) + 1e-9) if room else 1
         return max(1, fits + 1 if self._grows else fits)
-
-
-def is_terminal() -> bool:
-    """Whether someone watches."""
-    return sys.stdout.isatty()

@@ -34,6 +34,10 @@ class Progress(Protocol):
         """Called many times a second."""
         ...
 
+    def note(self, line: str) -> None:
+        """Something that is not an event but worth a line."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -65,6 +69,10 @@ class Lines:
     def tick(self) -> None:
         """Lines do not change."""
 
+    def note(self, line: str) -> None:
+        """A line like the others."""
+        self._say(line)
+
     def __enter__(self) -> Self:
         return self
 
@@ -90,6 +98,10 @@ class Picture:
         if now - self._drawn >= 0.25:
             self._drawn = now
             self._live.update(self.draw(), refresh=True)
+
+    def note(self, line: str) -> None:
+        """Above the picture, where it stays."""
+        self._live.console.print(line, markup=False, highlight=False)
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune import Callback
@@ -25,13 +25,23 @@ from spaces.study import Study
 RETRIES = 5  # of a trial whose worker died; a trial that fails by itself is not tried again
 
 
+class Watch(Protocol):
+    """Who looks on while trials run."""
+
+    def between(self) -> None:
+        """Called several times a second, when nothing is half done; may raise KeyboardInterrupt to leave."""
+        ...
+
+    def lost(self, number: int) -> None:
+        """A trial's worker died; the trial is started again."""
+        ...
+
+
 class _Backend(Callback):  # type: ignore[misc]
     """Both ends of the wire between Tune's trials and the driver's."""
 
-    def __init__(
-        self, driver: Driver, work: Callable[[Assignment], str], capacity: Capacity, between: Callable[[], None]
-    ) -> None:
-        self._driver, self._work, self._capacity, self._between = driver, work, capacity, between
+    def __init__(self, driver: Driver, work: Callable[[Assignment], str], capacity: Capacity, watch: Watch) -> None:
+        self._driver, self._work, self._capacity, self._watch = driver, work, capacity, watch
         self._numbers: dict[str, int] = {}  # Tune's trial id: ours
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,9 +78,13 @@ class _Backend(Callback):  # type: ignore[misc]
         epoch = int((trial.last_result or {}).get("metrics", {}).get("epoch", 0))
         self._driver.failed(self._numbers[trial.trial_id], epoch=epoch, reason=reason.splitlines()[0][:500])
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A worker died, say with its node; Tune starts the trial again, and it goes on from its last boundary."""
+        self._watch.lost(self._numbers[trial.trial_id])
+
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Nothing is half done here, so this is where a search may be left."""
-        self._between()
+        self._watch.between()
 
 
 class _Searcher(Searcher):  # type: ignore[misc]
@@ -98,13 +112,11 @@ class _Searcher(Searcher):  # type: ignore[misc]
         """Nothing: the event log is the state."""
 
 
-def run_on_ray(
-    driver: Driver, study: Study, *, home: Path, trial: str, grows: bool, between: Callable[[], None]
-) -> None:
-    """Run trials until the driver says it is over, or `between` raises KeyboardInterrupt.
+def run_on_ray(driver: Driver, study: Study, *, home: Path, trial: str, grows: bool, watch: Watch) -> None:
+    """Run trials until the driver says it is over, or `watch` raises KeyboardInterrupt.
 
-    `trial`: dotted path, `package.module:function`, of what makes a trial on a worker; `between`: called several times
-    a second, when nothing is half done. Tune cleans up slowly after an Exception, not after a KeyboardInterrupt.
+    `trial`: dotted path, `package.module:function`, of what makes a trial on a worker. Tune cleans up slowly after an
+    Exception, but not after a KeyboardInterrupt.
     """
     shared = {
         "trial": trial,
@@ -118,7 +130,7 @@ def run_on_ray(
         plan = assignment.plan.model_dump(mode="json")
         return json.dumps({**shared, "number": assignment.number, "plan": plan, "forks": sorted(assignment.forks)})
 
-    backend = _Backend(driver, work, Capacity(study.resources, grows=grows), between)
+    backend = _Backend(driver, work, Capacity(study.resources, grows=grows), watch)
     per_trial = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}
     with tempfile.TemporaryDirectory(prefix="prunefront-", ignore_cleanup_errors=True) as scratch:
         tuner = tune.Tuner(

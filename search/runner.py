@@ -97,22 +97,33 @@ def _run(driver: Driver, study: Study, workload: Workload, home: Path, address: 
     """Whether it was interrupted."""
     if driver.is_over:
         return False  # a finished search that is resumed needs no Ray
-    with _signals() as wanted, progress:
-
-        def between() -> None:
-            progress.tick()
-            if wanted():
-                raise KeyboardInterrupt
-
+    with _signals() as is_wanted, progress:
+        watch = _Watch(progress, is_wanted)
         try:
-            between()
+            watch.between()
             with connected(address, study.resources):
                 from search.ray_backend import run_on_ray  # after Ray's environment is set
 
-                run_on_ray(driver, study, home=home, trial=workload.trial, grows=address is not None, between=between)
+                run_on_ray(driver, study, home=home, trial=workload.trial, grows=address is not None, watch=watch)
         except KeyboardInterrupt:
             return True
     return False
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """Keeps the progress alive between the backend's steps, and ends the search where Ctrl-C came."""
+
+    progress: Progress
+    is_wanted: Callable[[], bool]
+
+    def between(self) -> None:
+        self.progress.tick()
+        if self.is_wanted():
+            raise KeyboardInterrupt
+
+    def lost(self, number: int) -> None:
+        self.progress.note(f"trial {number}: its worker was lost; it goes on elsewhere from its last boundary")
 
 
 def _check_mode(log: EventLog, study: Study, mode: str) -> None:

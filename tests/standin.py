@@ -1,20 +1,28 @@
-"""A trial without torch: the face of `trainables.trial.Trial`, metrics computed from the plan, boundaries as files.
+"""A trial without torch, and searches of it (`python -m tests.standin HOME ...`): the face of `trainables.trial.Trial`, metrics computed from the plan, boundaries as files.
 
 STANDIN_SECONDS sleeps that long in every epoch; STANDIN_BREAKS names a criterion whose trials fail after two epochs,
 STANDIN_CRASHES one whose trials raise an error of no known kind. Every epoch that is run is noted in HOME/ran.jsonl.
 """
 
+import argparse
 import json
 import os
+import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from spaces.errors import TrialFailed
+from rich.console import Console
+
+from search.runner import Ending, Workload, run_search
+from search.summary import print_summary
+from spaces.errors import TrialFailed, UserError
+from spaces.load import load_study
 from spaces.plan import Plan
 from spaces.study import Study
 
+STUDY = Path(__file__).parent / "standin.yaml"
 DENSE_MACS, DENSE_PARAMS = 1_000_000, 10_000
 
 
@@ -95,3 +103,38 @@ def epochs_run(home: Path) -> Counter[tuple[str, int]]:
     """How often each epoch of each plan was run."""
     lines = (home / "ran.jsonl").read_text().splitlines()
     return Counter((ran["plan"], ran["epoch"]) for ran in map(json.loads, lines))
+
+
+def stand_in_study(storage: Path, *overrides: str) -> Study:
+    return load_study(STUDY, [f"resources.storage={storage}", *overrides])
+
+
+def search(study: Study, *, mode: str = "new", address: str | None = None, console: Console | None = None) -> Ending:
+    return run_search(
+        study,
+        workload=Workload("tests.standin:StandIn", StandInOutlook()),
+        console=console or Console(quiet=True),
+        trials=study.budget.trials,
+        mode=mode,
+        address=address,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("storage", type=Path)
+    parser.add_argument("--mode", default="new")
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+    console = Console()
+    try:
+        ending = search(stand_in_study(given.storage, *given.set), mode=given.mode, console=console)
+    except UserError as error:
+        sys.exit(f"prunefront: {error}")
+    print_summary(console, ending.board, why_ended=ending.why_ended)
+    if ending.was_interrupted:
+        print("interrupted")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Whole searches on a real Ray, with trials that need no torch."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from search.driver import Assignment, Driver
+from spaces.errors import UserError
+from spaces.study import Study
+from tests.standin import StandIn, StandInOutlook, epochs_run, search, stand_in_study
+from tracking.events import Event
+from tracking.log import EventLog, read_events
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(storage: Path, *arguments: str, seconds: float) -> "subprocess.Popen[str]":
+    """A search in a process group of its own, so that all of it can be killed and nothing else."""
+    command = [sys.executable, "-m", "tests.standin", str(storage), *arguments]
+    environment = {**os.environ, "STANDIN_SECONDS": str(seconds), "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def wait_for(home: Path, kind: str, count: int, patience: float = 60.0) -> None:
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if (home / "events").is_dir() and sum(event.kind == kind for event in read_events(home)) >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"no {count} events '{kind}' in {patience:g} s")
+
+
+def proposals(events: tuple[Event, ...]) -> list[tuple[int | None, str | None]]:
+    return [(event.trial, event.plan_hash) for event in events if event.kind == "proposed"]
+
+
+def undisturbed(study: Study, home: Path) -> tuple[Event, ...]:
+    """The same search with one worker and no Ray."""
+    with EventLog.open(home) as log:
+        driver = Driver(study, log, outlook=StandInOutlook(), trials=study.budget.trials + 1)
+        driver.open()
+        while isinstance(answer := driver.next_trial(1), Assignment):
+            trial = StandIn(answer.plan, home=str(home), device="cpu", forks=answer.forks)
+            metrics = trial.step()
+            while not trial.done:
+                driver.reported(answer.number, metrics)
+                metrics = trial.step()
+            driver.finished(answer.number, metrics)
+        return log.events()
+
+
+def ways_to_end(events: tuple[Event, ...]) -> Counter[int | None]:
+    return Counter(event.trial for event in events if event.kind in ("finished", "failed", "stopped"))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "standin"
+
+
+def test_a_search_ends_with_every_trial_accounted_for_although_some_fail(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_BREAKS", "l2")
+    monkeypatch.setenv("STANDIN_CRASHES", "random")
+    study = stand_in_study(tmp_path, "resources.workers=2")
+    ending = search(study)
+    events = read_events(home)
+    assert ways_to_end(events) == Counter(dict.fromkeys(range(12), 1))
+    assert events[0].kind == "opened"
+    assert (events[-1].kind, events[-1].body) == ("closed", {"reason": "budget spent"})
+    assert not ending.was_interrupted
+    counts = ending.board.standing.counts
+    assert counts["finished"] >= 2
+    assert counts["failed"] >= 2
+    assert set(ending.board.standing.reasons) == {"loss is nan", "ZeroDivisionError: division by zero"}
+    assert all(event.body["attempt"] == 1 for event in events if event.kind == "started")
+
+
+def test_plans_that_share_the_baselines_training_start_from_its_boundary(tmp_path: Path, home: Path) -> None:
+    study = stand_in_study(tmp_path, "resources.workers=2", "train.learning_rate=0.1", "budget.trials=5")
+    search(study)
+    started = {event.trial: event.body["from_epoch"] for event in read_events(home) if event.kind == "started"}
+    assert started == {0: 0, **dict.fromkeys(range(1, 6), 4)}
+    assert set(epochs_run(home).values()) == {1}
+
+
+def test_a_second_search_of_a_study_at_once_is_refused(tmp_path: Path, home: Path) -> None:
+    with EventLog.open(home), pytest.raises(UserError, match=f"process {os.getpid()} on .* is already searching"):
+        search(stand_in_study(tmp_path))
+
+
+def test_ctrl_c_stops_a_search_cleanly_and_it_can_be_resumed(tmp_path: Path, home: Path) -> None:
+    running = start(tmp_path, seconds=0.1)
+    wait_for(home, "finished", 2)
+    asked = time.monotonic()
+    os.killpg(running.pid, signal.SIGINT)  # a terminal sends it to the whole group
+    output, _ = running.communicate(timeout=30)
+    assert time.monotonic() - asked < 15
+    assert running.returncode == 0
+    assert output.rstrip().endswith("interrupted")
+    assert "Traceback" not in output
+    assert read_events(home)[-1].body == {"reason": "interrupted"}
+    assert proposals(undisturbed(stand_in_study(tmp_path), home)) == proposals(
+        undisturbed(stand_in_study(tmp_path), tmp_path / "straight")
+    )
+
+
+def test_a_search_killed_hard_resumes_with_the_proposals_of_an_undisturbed_one(tmp_path: Path, home: Path) -> None:
+    running = start(tmp_path, seconds=0.1)
+    wait_for(home, "finished", 5)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    finished_before = {event.plan_hash for event in read_events(home) if event.kind == "finished"}
+    ran_before = epochs_run(home)
+    again = start(tmp_path, "--mode", "resume", seconds=0.0)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, output
+    events = read_events(home)
+    assert ways_to_end(events) == Counter(dict.fromkeys(range(12), 1))
+    assert proposals(events) == proposals(undisturbed(stand_in_study(tmp_path), tmp_path / "straight"))
+    ran_again = epochs_run(home) - ran_before
+    assert not {plan for plan, _ in ran_again} & finished_before
+
+
+def test_a_search_that_has_trials_is_not_begun_anew_by_mistake(tmp_path: Path, home: Path) -> None:
+    undisturbed(stand_in_study(tmp_path, "budget.trials=1"), home)
+    with pytest.raises(UserError, match="has 2 trials in .*--resume goes on"):
+        search(stand_in_study(tmp_path))
+
+
+def test_a_finished_search_that_is_resumed_answers_at_once(tmp_path: Path, home: Path) -> None:
+    study = stand_in_study(tmp_path)
+    undisturbed(study, home)
+    began = time.monotonic()
+    ending = search(study, mode="resume")
+    assert time.monotonic() - began < 2.0
+    assert ending.board.standing.counts["finished"] == 12
+
+
+def test_all_trials_finish_when_one_of_two_nodes_is_lost(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_SECONDS", "0.3")
+    from search.cluster import prepare_environment
+
+    prepare_environment()
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+
+        def lose_a_node() -> None:
+            wait_for(home, "started", 3)
+            cluster.remove_node(node, allow_graceful=False)
+
+        thief = threading.Thread(target=lose_a_node)
+        thief.start()
+        study = stand_in_study(tmp_path, "resources.workers=2", "budget.trials=7")
+        ending = search(study, address=cluster.address)
+        thief.join()
+    finally:
+        cluster.shutdown()
+    assert ending.board.standing.counts == {"finished": 8, "stopped": 0, "failed": 0}
+    retried = [event for event in read_events(home) if event.kind == "started" and event.body["attempt"] == 2]
+    assert len(retried) == 1
+    assert len({event.plan_hash for event in read_events(home) if event.kind == "finished"}) == 8
+    lost, past = retried[0].trial, read_events(home)[: read_events(home).index(retried[0])]
+    reached = max((event.body["epoch"] for event in past if (event.kind, event.trial) == ("reported", lost)), default=0)
+    assert reached - retried[0].body["from_epoch"] < 4, "the stand-in saves a boundary every four epochs"
