@@ -23,7 +23,7 @@ def _row(name: str) -> Builder:
         if shape.channels != 3:
             raise UserError(f"model '{name}' takes images of 3 channels; the data has {shape.channels}")
         network: nn.Module = torchvision.models.get_model(
-            name, weights=None, num_classes=shape.classes, **_arguments(name, shape)
+            name, weights=None, num_classes=shape.classes, **arguments(name, shape)
         )
         return network
 
@@ -32,7 +32,7 @@ def _row(name: str) -> Builder:
     return build
 
 
-def _arguments(name: str, shape: InputShape) -> dict[str, Any]:
+def arguments(name: str, shape: InputShape) -> dict[str, Any]:
     """What a few builders have to be told: the size of an image, or that their own initial weights are wanted."""
     if name.startswith("vit_"):
         return {"image_size": shape.height}
