@@ -1,0 +1,102 @@
+"""`prunefront check`: exit statuses, what it prints, and how much it imports to do so."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from spaces.errors import UserError
+from spaces.load import load_study
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted((ROOT / "spaces").glob("*.yaml"))
+
+
+def check(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "search", "check", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+
+
+def test_a_sound_study_is_told_with_all_that_varies() -> None:
+    ran = check("spaces/digits.yaml", "--syntax")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.startswith("spaces/digits.yaml is sound.\n")
+    for parameter in load_study(ROOT / "spaces/digits.yaml").parameters:
+        assert parameter.path.split(".keeps[")[0] in ran.stdout
+
+
+def test_a_mistake_is_one_line_on_stderr_and_exit_status_2(tmp_path: Path) -> None:
+    text = (ROOT / "spaces/digits.yaml").read_text().replace("- taylor", "- tayler")
+    (tmp_path / "study.yaml").write_text(text)
+    line = 1 + text[: text.index("- tayler")].count("\n")
+    ran = check("study.yaml", "--syntax", cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"prunefront: study.yaml:{line}: unknown criterion 'tayler'; did you mean 'taylor'?")
+    assert ran.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("nowhere.yaml",), "nowhere.yaml: there is no such study file"),
+        (("spaces/digits.yaml", "--set", "train.epoch=3"), "--set train.epoch=3: unknown key 'epoch' in train"),
+        (("spaces/digits.yaml", "--set", "prune.amount.keep_macs=0.001"), "keeping 0.001 is out of reach"),
+        (("spaces/digits.yaml", "--fast"), "No such option"),
+    ],
+)
+def test_what_the_user_can_mend_ends_with_2_and_nothing_on_stdout(arguments: tuple[str, ...], expected: str) -> None:
+    ran = check(*arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert expected in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def test_the_syntax_part_imports_no_heavy_library() -> None:
+    code = (
+        "import sys, json; from search.__main__ import cli; "
+        "cli.main(['check', 'spaces/digits.yaml', '--syntax'], standalone_mode=False); "
+        "print(json.dumps(list(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    modules = set(json.loads(ran.stdout.splitlines()[-1]))
+    assert not modules & {"torch", "ray", "mlflow", "optuna", "numpy", "torchvision"}
+
+
+def test_the_syntax_part_answers_at_once() -> None:
+    seconds = []
+    for _ in range(3):  # the best of three: others may be using the machine
+        begun = time.perf_counter()
+        check("spaces/imagenet_resnet50.yaml", "--syntax")
+        seconds.append(time.perf_counter() - begun)
+    assert min(seconds) < 1.5
+
+
+def test_the_cost_part_says_how_trials_share_and_what_they_cost() -> None:
+    ran = check("spaces/digits.yaml")
+    assert ran.returncode == 0, ran.stderr
+    assert "747,136 MACs (1 MAC = 2 FLOPs), 75,002 params" in ran.stdout
+    assert "100% of trials start from the baseline" in ran.stdout
+    assert "training MACs alone" in ran.stdout
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_study_can_be_priced_without_its_data(path: Path) -> None:
+    from search.forecast import forecast
+
+    study = load_study(path)
+    costs = forecast(study)
+    assert costs.refused == {}
+    assert 0 < costs.shared <= costs.alone
+
+
+def test_a_study_whose_every_plan_is_out_of_reach_is_refused() -> None:
+    from search.forecast import forecast
+
+    study = load_study(ROOT / "spaces/digits.yaml", ["prune.amount.keep_macs=0.001"])
+    with pytest.raises(UserError, match="no plan of this study can be run"):
+        forecast(study)
