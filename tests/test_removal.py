@@ -1,11 +1,15 @@
 """Removal is exact, keeps every parameter itself, and takes the optimizer along."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from spaces.errors import UserError
 from trainables.pruning.graph import trace
+from trainables.pruning.masking import mask
 from trainables.pruning.removal import apply, compose, removal_of, verify_removal
 
 OPTIMIZERS = {
@@ -82,3 +86,147 @@ def test_two_removals_compose_into_one():
     apply(dense, total)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, dense.state_dict()[name])
+
+
+def cut_in_half(model, optimizer=None, size=(3, 6, 6)):
+    groups = trace(model, torch.randn(1, *size)).graph.groups
+    kept = half(groups)
+    removal = removal_of(groups, kept)
+    verify_removal(model, groups, kept, removal, torch.randn(4, *size), optimizer)
+    return removal
+
+
+def test_freezing_modes_layout_and_parameter_groups_survive():
+    model = Residual(16).to(memory_format=torch.channels_last).train()
+    model.first.eval()
+    model.first.weight.requires_grad_(False)
+    weights, rest = [model.stem.weight, model.second.weight], [model.head.weight, model.head.bias]
+    optimizer = torch.optim.SGD([{"params": weights, "lr": 0.5}, {"params": rest, "lr": 0.25}], momentum=0.9)
+    cut_in_half(model, optimizer)
+    assert not model.first.weight.requires_grad
+    assert model.second.weight.requires_grad
+    assert model.training
+    assert not model.first.training
+    assert all(model.get_submodule(name).weight.stride()[1] == 1 for name in ("stem", "first", "second"))
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25]
+    assert all(a is b for a, b in zip(optimizer.param_groups[0]["params"], weights, strict=True))
+
+
+def test_attributes_follow_their_tensors():
+    model = Residual()
+    cut_in_half(model)
+    assert (model.stem.in_channels, model.stem.out_channels) == (3, 4)
+    assert (model.first.in_channels, model.first.out_channels) == (4, 4)
+    assert model.norm.num_features == 4
+    assert (model.head.in_features, model.head.out_features) == (4, 5)
+
+
+def test_hooks_go_on_and_see_the_new_shapes():
+    model = Residual()
+    seen = {}
+    model.first.register_forward_hook(lambda module, inputs, out: seen.update(forward=out.shape[1]))
+    model.first.register_full_backward_hook(lambda module, ins, outs: seen.update(backward=outs[0].shape[1]))
+    model.first.weight.register_hook(lambda gradient: seen.update(tensor=gradient.shape[0]))
+    model.first.weight.register_post_accumulate_grad_hook(lambda p: seen.update(accumulated=p.grad.shape[0]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    train_step(model, optimizer)
+    cut_in_half(model, optimizer)
+    train_step(model, optimizer)
+    assert seen == {"forward": 4, "backward": 4, "tensor": 4, "accumulated": 4}
+
+
+def test_averaged_weights_are_cut_like_the_network():
+    model = Residual()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    apply(average.module, cut_in_half(model))
+    average.update_parameters(model)
+    assert [p.shape for p in average.module.parameters()] == [p.shape for p in model.parameters()]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_after_the_removal_is_the_step_of_the_kept_channels(name):
+    """Momentum and second moments of a channel stay with it: its next step is the one it would have taken."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 6), nn.Linear(6, 2)).double()
+    optimizer = OPTIMIZERS[name](model.parameters())
+    twin = copy.deepcopy(model)
+    other = OPTIMIZERS[name](twin.parameters())
+    gradients = [torch.randn_like(p) for p in model.parameters()]
+    kept = [0, 2, 5]
+    removal = {"0.weight": {0: kept}, "0.bias": {0: kept}, "1.weight": {1: kept}}
+    for net, opt in ((model, optimizer), (twin, other)):
+        for step in range(3):
+            if step == 2 and net is model:
+                apply(net, removal, opt)
+            for (key, p), gradient in zip(net.named_parameters(), gradients, strict=True):
+                dims = removal.get(key, {}) if step == 2 and net is model else {}
+                for dim, indices in dims.items():
+                    gradient = gradient.index_select(dim, torch.tensor(indices))
+                p.grad = gradient.clone()
+            opt.step()
+    assert torch.equal(model[0].weight, twin[0].weight[kept])
+    assert torch.equal(model[0].bias, twin[0].bias[kept])
+    assert torch.equal(model[1].weight, twin[1].weight[:, kept])
+    assert torch.equal(model[1].bias, twin[1].bias)
+
+
+def test_a_wrong_removal_is_refused_and_nothing_is_changed():
+    model = Residual()
+    optimizer = torch.optim.Adam(model.parameters())
+    train_step(model, optimizer)
+    groups = trace(model, torch.randn(1, 3, 6, 6)).graph.groups
+    kept = half(groups)
+    wrong = removal_of(groups, kept)
+    wrong["first.weight"][1] = [0, 1, 2, 3] if wrong["first.weight"][1] != [0, 1, 2, 3] else [1, 2, 3, 4]
+    before = copy.deepcopy(model.state_dict())
+    moments = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(UserError, match=r"nothing was changed: the network answers differently"):
+        verify_removal(model, groups, kept, wrong, torch.randn(2, 3, 6, 6), optimizer)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert model.stem.out_channels == 8
+    for key, state in optimizer.state_dict()["state"].items():
+        assert torch.equal(state["exp_avg"], moments["state"][key]["exp_avg"])
+
+
+@pytest.mark.parametrize(
+    ("removal", "message"),
+    [
+        ({"nowhere.weight": {0: [0]}}, "no parameter or buffer 'nowhere.weight'"),
+        ({"stem.weight": {7: [0]}}, "'stem.weight' has no dimension 7"),
+        ({"stem.weight": {0: [0, 99]}}, "'stem.weight' has 8 indices in dimension 0"),
+        ({"stem.weight": {0: [1, 0]}}, "ascending"),
+        ({"stem.weight": {0: []}}, "'stem.weight' has 8 indices"),
+        ({"stem.in_channels": {0: [0]}}, "no parameter or buffer 'stem.in_channels'"),
+        ({"stem.__class__": {0: [0]}}, "no parameter or buffer"),
+    ],
+)
+def test_a_removal_that_does_not_fit_is_refused_before_anything_changes(removal, message):
+    model = Residual()
+    with pytest.raises(UserError, match=message):
+        apply(model, {"head.weight": {1: [0, 1]}, **removal})
+    assert model.head.weight.shape == (5, 8)
+    assert model.stem.in_channels == 3
+
+
+def test_no_group_is_ever_emptied():
+    groups = trace(Residual(), torch.randn(1, 3, 6, 6)).graph.groups
+    with pytest.raises(ValueError, match="'stem' would be left without a channel"):
+        removal_of(groups, {"stem": torch.tensor([], dtype=torch.int64)})
+
+
+def test_a_masked_network_is_put_back():
+    model = Residual()
+    groups = trace(model, torch.randn(1, 3, 6, 6)).graph.groups
+    before = copy.deepcopy(model.state_dict())
+    with mask(model, groups, half(groups)):
+        assert not torch.equal(before["second.weight"], model.second.weight)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_type_of_the_numbers_survives(dtype):
+    model = Residual().to(dtype)
+    groups = trace(model, torch.randn(1, 3, 6, 6, dtype=dtype)).graph.groups
+    kept = half(groups)
+    verify_removal(model, groups, kept, removal_of(groups, kept), torch.randn(2, 3, 6, 6, dtype=dtype))
+    assert all(parameter.dtype == dtype for parameter in model.parameters())

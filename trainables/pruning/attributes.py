@@ -48,6 +48,10 @@ def _fix_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
     module.in_channels, module.out_channels = ins, outs
 
 
+HELD = frozenset(("before", "after", "num_features", "num_channels"))
+"""Attributes that a removal may set: padding along channels, and norms without parameters."""
+
+
 def hold(module: nn.Module, attribute: str, width: int) -> None:
     """Sets a width that a module keeps as a whole number and no tensor shows."""
     if isinstance(module, nn.GroupNorm):

@@ -81,9 +81,9 @@ ELEMENTWISE: dict[str, Handler] = dict.fromkeys(
         "softplus softsign leaky_relu rrelu threshold clamp clip clamp_min clamp_max abs neg exp expm1 log log1p sqrt "
         "rsqrt square pow ipow rpow reciprocal erf sin cos sign floor ceil round maximum minimum where lerp addcmul "
         "addcdiv clone contiguous to float double half bfloat16 type_as detach alias get_data requires_grad copy "
-        "dropout alpha_dropout dropout1d dropout2d dropout3d feature_alpha_dropout hardshrink softshrink tanhshrink positive "
-        "nan_to_num masked_fill fill gt lt ge le eq ne logical_and logical_or logical_not cpu cuda int long bool zero "
-        "bernoulli uniform normal invert and or xor isnan isinf isfinite"
+        "dropout alpha_dropout dropout1d dropout2d dropout3d feature_alpha_dropout hardshrink softshrink tanhshrink "
+        "positive nan_to_num masked_fill fill gt lt ge le eq ne logical_and logical_or logical_not cpu cuda int long "
+        "bool zero bernoulli uniform normal invert and or xor isnan isinf isfinite"
     ),
     elementwise,
 )

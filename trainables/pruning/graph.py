@@ -44,9 +44,12 @@ def trace(model: nn.Module, example: Example, dense: Mapping[str, int] | None = 
     ledger = Ledger()
     inputs = example if isinstance(example, tuple) else (example,)
     tracer = _run(ledger, model, inputs, training=False)
-    if {name for name, _ in model.named_parameters()} - tracer.visited:
-        _run(ledger, model, inputs, training=True)
+    unseen = {name for name, _ in model.named_parameters()} - tracer.visited
+    if unseen:
+        unseen -= _run(ledger, model, inputs, training=True).visited
     groups, left_alone = group(ledger, dense or {})
+    for name in sorted(unseen):
+        left_alone.setdefault(name.rpartition(".")[0] or name, "the forward pass does not reach it")
     return Traced(ChannelGraph(groups, left_alone), costs_of(model, ledger, groups, tracer.weighted, tracer.weightless))
 
 

@@ -54,26 +54,19 @@ def _groups(
     outs = is_out[block]
     rank.scatter_reduce_(0, root[outs], place[outs], "amin")  # a channel stands where it is first computed
     order = torch.argsort((kind * len(blocks) + block) * (root.numel() + 1) + rank[root], stable=True)
-    kind, block, position, root = kind[order], block[order], position[order], root[order]
-    _, lengths = torch.unique_consecutive(kind * len(blocks) + block, return_counts=True)
-    made: list[list[tuple[Block, Tensor]]] = []
-    start, last = 0, -1
-    for length in lengths.tolist():
-        this = int(kind[start])
-        if this != last:
-            made.append([])
-        last = this
-        of = root[start : start + length]
-        channels = int(torch.unique_consecutive(of).numel())
-        positions = position[start : start + length].view(channels, -1)
-        made[-1].append((blocks[int(block[start])], positions))
-        start += length
+    channels = torch.bincount(kind[torch.unique(rank[root])]).tolist()  # one row stands for each channel
+    kind, block, position = kind[order], block[order], position[order]
+    runs, lengths = torch.unique_consecutive(kind * len(blocks) + block, return_counts=True)
+    made: dict[int, list[tuple[Block, Tensor]]] = {}
+    for run, part in zip(runs.tolist(), torch.split(position, lengths.tolist()), strict=True):
+        this, of = divmod(run, len(blocks))
+        made.setdefault(this, []).append((blocks[of], part.view(channels[this], -1)))
     number = {id(b): n for n, b in enumerate(blocks)}
 
     def place_in_network(parts: list[tuple[Block, Tensor]]) -> list[tuple[bool, int, int]]:
         return sorted((b.role != "out", number[id(b)], p.shape[1]) for b, p in parts)
 
-    return _named(sorted(made, key=place_in_network), dense)
+    return _named(sorted(made.values(), key=place_in_network), dense)
 
 
 def _signature(root: Ids, block: Ids, size: int) -> Ids:
