@@ -127,7 +127,7 @@ class Capacity:
         import ray
 
         fits = 0
-        for node in ray.nodes():
+        for node in ray.nodes():  # type: ignore[no-untyped-call]
             if node["Alive"]:
                 has, need = node["Resources"], self._resources
                 room = [has.get("CPU", 0.0) / need.cpus] if need.cpus else []

@@ -37,7 +37,7 @@ class Watch(Protocol):
         ...
 
 
-class _Backend(Callback):  # type: ignore[misc]
+class _Backend(Callback):
     """Both ends of the wire between Tune's trials and the driver's."""
 
     def __init__(self, driver: Driver, work: Callable[[Assignment], str], capacity: Capacity, watch: Watch) -> None:
@@ -87,7 +87,7 @@ class _Backend(Callback):  # type: ignore[misc]
         self._watch.between()
 
 
-class _Searcher(Searcher):  # type: ignore[misc]
+class _Searcher(Searcher):
     """Tune's way of asking."""
 
     def __init__(self, backend: _Backend) -> None:
@@ -98,8 +98,8 @@ class _Searcher(Searcher):  # type: ignore[misc]
         """Nothing of it goes into Tune's snapshots."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, str] | str | None:
-        """An error of ours must end the search as itself, not wrapped in one of Tune's."""
+    def suggest(self, trial_id: str) -> Any:
+        """A config, None or FINISHED, whatever Tune's own signature says."""
         return self._backend.suggest(trial_id)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

@@ -68,7 +68,8 @@ class RepeatableSampler(BaseSampler):
     def reseed(self, seed: int) -> None:
         """Before an ask. Optuna's own `reseed_rng` takes its seed from the clock, so its generators are reached for."""
         self._logged = None
-        for holder in (self._base, getattr(self._base, "_random_sampler", None)):
+        holders: tuple[Any, ...] = (self._base, getattr(self._base, "_random_sampler", None))
+        for holder in holders:
             if holder is not None:
                 holder._rng.rng.seed(seed)
                 seed = (seed + 1) % 2**32  # two generators with one seed would draw the same numbers

@@ -1,5 +1,7 @@
 """What is printed when a search is over, or was interrupted."""
 
+from collections import Counter
+
 from rich.console import Console
 
 from search.progress import front_table, spell
@@ -22,7 +24,7 @@ def _lines(board: Scoreboard, why_ended: str | None) -> list[str]:
     standing, counts = board.standing, board.standing.counts
     ways = ", ".join(f"{count} {how}" for how, count in counts.items() if count or how == "finished")
     lines = [f"{board.ended} of {board.trials} trials in {spell(board.elapsed)}: {ways}"]
-    lines += [f"  {count} failed: {reason}" for reason, count in standing.reasons.most_common()]
+    lines += [f"  {count} failed: {reason}" for reason, count in Counter(standing.failures.values()).most_common()]
     if why_ended is not None:
         lines.append(f"no more trials: {why_ended}")
     spent = sum(point.metrics.get("training_macs", 0.0) for point in standing.points.values())

@@ -47,7 +47,7 @@ def torch_trial(plan: Plan, *, home: str, device: str, forks: frozenset[int]) ->
     return Trial(plan, store=StageStore(Path(home) / "store"), device=device, forks=forks)
 
 
-class TrialActor(tune.Trainable):  # type: ignore[misc]
+class TrialActor(tune.Trainable):
     """One trial at a time; each `step` is an epoch. Tune resets it for the next trial instead of starting a new one."""
 
     def setup(self, config: dict[str, Any]) -> None:

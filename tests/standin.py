@@ -1,4 +1,6 @@
-"""A trial without torch, and searches of it (`python -m tests.standin HOME ...`): the face of `trainables.trial.Trial`, metrics computed from the plan, boundaries as files.
+"""A trial without torch, and searches of it (`python -m tests.standin STORAGE`).
+
+It has the face of `trainables.trial.Trial`; metrics are computed from the plan, boundaries are empty files.
 
 STANDIN_SECONDS sleeps that long in every epoch; STANDIN_BREAKS names a criterion whose trials fail after two epochs,
 STANDIN_CRASHES one whose trials raise an error of no known kind. Every epoch that is run is noted in HOME/ran.jsonl.

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -70,8 +69,8 @@ def ways_to_end(events: tuple[Event, ...]) -> Counter[int | None]:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "standin"
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "standin"
 
 
 def test_a_search_ends_with_every_trial_accounted_for_although_some_fail(
@@ -89,7 +88,7 @@ def test_a_search_ends_with_every_trial_accounted_for_although_some_fail(
     counts = ending.board.standing.counts
     assert counts["finished"] >= 2
     assert counts["failed"] >= 2
-    assert set(ending.board.standing.reasons) == {"loss is nan", "ZeroDivisionError: division by zero"}
+    assert set(ending.board.standing.failures.values()) == {"loss is nan", "ZeroDivisionError: division by zero"}
     assert all(event.body["attempt"] == 1 for event in events if event.kind == "started")
 
 
@@ -141,7 +140,7 @@ def test_a_search_killed_hard_resumes_with_the_proposals_of_an_undisturbed_one(t
 
 def test_a_search_that_has_trials_is_not_begun_anew_by_mistake(tmp_path: Path, home: Path) -> None:
     undisturbed(stand_in_study(tmp_path, "budget.trials=1"), home)
-    with pytest.raises(UserError, match="has 2 trials in .*--resume goes on"):
+    with pytest.raises(UserError, match=r"has 2 trials in .*--resume goes on"):
         search(stand_in_study(tmp_path))
 
 

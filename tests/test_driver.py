@@ -1,0 +1,183 @@
+"""The decision core without Ray: who waits for the baseline, what a resumed search does, when it is over."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.driver import Assignment, Driver
+from spaces.errors import UserError
+from spaces.plan import Plan
+from spaces.study import Study
+from tests.standin import StandInOutlook, stand_in_study
+from tracking.events import Event
+from tracking.log import EventLog
+
+ONE_TRUNK = "train.learning_rate=0.1"  # every plan shares the baseline's training up to its first event
+
+
+def driver_of(study: Study, log: EventLog, **more: Any) -> Driver:
+    driver = Driver(study, log, **{"outlook": StandInOutlook(), "trials": study.budget.trials + 1, **more})
+    driver.open()
+    return driver
+
+
+def next_of(driver: Driver, workers: int) -> Assignment:
+    answer = driver.next_trial(workers)
+    assert isinstance(answer, Assignment), answer
+    return answer
+
+
+def metrics_of(assignment: Assignment) -> dict[str, Any]:
+    prune = assignment.plan.prune
+    keep = 1.0 if prune is None else prune.amount.keep_macs
+    return {"epoch": 8, "accuracy": 0.9, "keep_macs": keep, "params": 100, "checkpoint": "key"}
+
+
+def finish(driver: Driver, assignment: Assignment) -> None:
+    driver.started(assignment.number, node="here", from_epoch=0)
+    driver.finished(assignment.number, metrics_of(assignment))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog.open(tmp_path / "log")
+
+
+def test_what_shares_the_baselines_training_waits_until_the_baseline_is_past_the_fork(
+    tmp_path: Path, log: EventLog
+) -> None:
+    driver = driver_of(stand_in_study(tmp_path, ONE_TRUNK), log)
+    baseline = next_of(driver, 3)
+    assert baseline.plan.prune is None
+    assert baseline.forks == {4}
+    assert driver.next_trial(3) == "wait"
+    driver.reported(0, {"epoch": 3})
+    assert driver.next_trial(3) == "wait"
+    driver.reported(0, {"epoch": 4})
+    assert [next_of(driver, 3).number, next_of(driver, 3).number] == [1, 2]
+    assert driver.next_trial(3) == "wait", "there are three workers"
+
+
+def test_what_trains_differently_from_the_baseline_does_not_wait(tmp_path: Path, log: EventLog) -> None:
+    study = stand_in_study(tmp_path, "train.learning_rate={choices: [0.1, 0.2]}")
+    driver = driver_of(study, log)
+    baseline = next_of(driver, 8)
+    waiting = set()
+    while isinstance(answer := driver.next_trial(8), Assignment):
+        assert answer.plan.train.learning_rate != baseline.plan.train.learning_rate
+        waiting.add(answer.number)
+    assert waiting
+    driver.reported(0, {"epoch": 4})
+    held = next_of(driver, 8)
+    assert held.plan.train.learning_rate == baseline.plan.train.learning_rate
+    assert held.number < max(waiting), "held back, not forgotten: the oldest goes first"
+
+
+def test_nobody_waits_for_a_baseline_that_broke(tmp_path: Path, log: EventLog) -> None:
+    driver = driver_of(stand_in_study(tmp_path, ONE_TRUNK), log)
+    next_of(driver, 2)
+    assert driver.next_trial(2) == "wait"
+    driver.failed(0, epoch=1, reason="loss is nan")
+    assert next_of(driver, 2).number == 1
+
+
+def test_every_event_is_in_the_log_before_anyone_hears_of_it(tmp_path: Path, log: EventLog) -> None:
+    heard: list[Event] = []
+
+    def hear(event: Event) -> None:
+        assert log.events()[-1] == event
+        heard.append(event)
+
+    driver = driver_of(stand_in_study(tmp_path, "budget.trials=2"), log, heard=[hear])
+    while isinstance(answer := driver.next_trial(1), Assignment):
+        finish(driver, answer)
+    driver.close("budget spent")
+    assert tuple(heard) == log.events()
+    assert [event.kind for event in heard] == ["opened", *["proposed", "started", "finished"] * 3, "closed"]
+    assert driver.is_over
+
+
+def test_an_epoch_that_is_run_again_after_a_lost_worker_is_one_fact(tmp_path: Path, log: EventLog) -> None:
+    driver = driver_of(stand_in_study(tmp_path), log)
+    next_of(driver, 1)
+    for _ in range(2):
+        driver.started(0, node="here", from_epoch=0)
+        driver.reported(0, {"epoch": 1})
+    kinds = [(event.kind, event.body.get("attempt")) for event in log.events()][2:]
+    assert kinds == [("started", 1), ("reported", None), ("started", 2)]
+
+
+def test_a_resumed_search_begins_with_what_was_left_unfinished(tmp_path: Path, log: EventLog) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK)
+    first = driver_of(study, log)
+    finish(first, next_of(first, 3))
+    left = [next_of(first, 3), next_of(first, 3), next_of(first, 3)]
+    finish(first, left[1])
+    resumed = driver_of(study, log)
+    assert [next_of(resumed, 3) for _ in range(2)] == [left[0], left[2]]
+    assert next_of(resumed, 3).number == 4
+
+
+def test_a_failed_trial_is_not_run_again_by_a_resumed_search(tmp_path: Path, log: EventLog) -> None:
+    study = stand_in_study(tmp_path)
+    first = driver_of(study, log)
+    finish(first, next_of(first, 1))
+    first.failed(next_of(first, 1).number, epoch=2, reason="loss is nan")
+    assert next_of(driver_of(study, log), 1).number == 2
+
+
+def test_trials_can_be_added_to_a_finished_search(tmp_path: Path, log: EventLog) -> None:
+    study = stand_in_study(tmp_path, "budget.trials=1")
+    first = driver_of(study, log)
+    while isinstance(answer := first.next_trial(1), Assignment):
+        finish(first, answer)
+    assert driver_of(study, log).is_over
+    assert next_of(driver_of(study, log, trials=4), 1).number == 2
+
+
+def test_a_study_that_was_changed_is_not_resumed(tmp_path: Path, log: EventLog) -> None:
+    driver_of(stand_in_study(tmp_path), log)
+    with pytest.raises(UserError, match="was changed since its search began"):
+        driver_of(stand_in_study(tmp_path, "train.epochs=10"), log)
+    driver_of(stand_in_study(tmp_path, "resources.workers=7", "budget.trials=90"), log)
+
+
+def test_when_the_time_is_over_running_trials_end_and_no_other_begins(
+    tmp_path: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = driver_of(stand_in_study(tmp_path, "budget.minutes=1"), log)
+    running = next_of(driver, 1)
+    later = time.monotonic() + 61
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert driver.next_trial(1) == "wait"
+    finish(driver, running)
+    assert driver.next_trial(1) == "over"
+    assert driver.why_ended == "1 minutes are over"
+
+
+def test_a_space_that_is_used_up_ends_the_search_with_a_reason(tmp_path: Path, log: EventLog) -> None:
+    small = ("prune.allocation=global", "prune.amount.keep_macs=0.5", "recover=continue", ONE_TRUNK)
+    driver = driver_of(stand_in_study(tmp_path, *small), log)
+    while isinstance(answer := driver.next_trial(1), Assignment):
+        finish(driver, answer)
+    assert driver.next_trial(1) == "over"
+    assert driver.why_ended is not None
+    assert driver.why_ended.startswith("the space is used up: 7 plans")
+
+
+def test_a_plan_that_cannot_run_is_passed_over_and_the_log_says_why(tmp_path: Path, log: EventLog) -> None:
+    class Picky(StandInOutlook):
+        def problem(self, plan: Plan) -> str | None:
+            return "no l1 today" if plan.prune is not None and plan.prune.criterion.name == "l1" else None
+
+    study = stand_in_study(tmp_path)
+    driver = driver_of(study, log, outlook=Picky())
+    while isinstance(answer := driver.next_trial(1), Assignment):
+        finish(driver, answer)
+    proposed = [event for event in log.events() if event.kind == "proposed"]
+    assert len(proposed) == 12
+    assert all(event.body["plan"]["prune"]["criterion"]["name"] != "l1" for event in proposed[1:])
+    assert {offered["obstacle"] for event in proposed for offered in event.body["passed_over"]} == {"no l1 today"}
+    assert driver_of(study, log, outlook=Picky()).is_over, "the log can be taken up again"
