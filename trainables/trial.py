@@ -40,6 +40,7 @@ from trainables.training import (
     placed,
     prepared,
     recalibrate,
+    require_finite,
     set_numerics,
     train_epoch,
 )
@@ -340,6 +341,7 @@ class Trial:
     def _measure(self, train_loss: float | None, rate: float | None) -> Metrics:
         """What is measured at the end of an epoch; the same for every way to this boundary."""
         accuracy, loss = evaluate(self.model, self._splits.validation, self.plan.train, self._loss)
+        require_finite(loss, "validation loss", epoch=max(self.progress.epochs - 1, 0))
         params = sum(parameter.numel() for parameter in self.model.parameters())
         macs = self._costs.macs()
         return {
