@@ -2,15 +2,21 @@
 
 import json
 import os
+import random
+import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from search.commands.check import command
+from search.forecast import forecast
 from spaces.errors import UserError
 from spaces.load import load_study
+from trainables.costing import Costing
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "spaces").glob("*.yaml"))
@@ -45,7 +51,6 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_status_2(tmp_path: Path) -> No
     [
         (("nowhere.yaml",), "nowhere.yaml: there is no such study file"),
         (("spaces/digits.yaml", "--set", "train.epoch=3"), "--set train.epoch=3: unknown key 'epoch' in train"),
-        (("spaces/digits.yaml", "--set", "prune.amount.keep_macs=0.001"), "keeping 0.001 is out of reach"),
         (("spaces/digits.yaml", "--fast"), "No such option"),
     ],
 )
@@ -68,26 +73,25 @@ def test_the_syntax_part_imports_no_heavy_library() -> None:
 
 
 def test_the_syntax_part_answers_at_once() -> None:
-    seconds = []
-    for _ in range(3):  # the best of three: others may be using the machine
-        begun = time.perf_counter()
-        check("spaces/imagenet_resnet50.yaml", "--syntax")
-        seconds.append(time.perf_counter() - begun)
-    assert min(seconds) < 1.5
+    def spent() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    begun = spent()
+    check("spaces/imagenet_resnet50.yaml", "--syntax")
+    assert spent() - begun < 1.5  # of CPU time, start of the interpreter included: others may be using the machine
 
 
 def test_the_cost_part_says_how_trials_share_and_what_they_cost() -> None:
-    ran = check("spaces/digits.yaml")
-    assert ran.returncode == 0, ran.stderr
-    assert "747,136 MACs (1 MAC = 2 FLOPs), 75,002 params" in ran.stdout
-    assert "100% of trials start from the baseline" in ran.stdout
-    assert "training MACs alone" in ran.stdout
+    ran = CliRunner().invoke(command, [str(ROOT / "spaces/digits.yaml")])
+    assert ran.exit_code == 0
+    assert "MACs (1 MAC = 2 FLOPs)" in ran.stdout
+    assert "100% of trials start from the baseline, after 1 to " in ran.stdout
+    assert re.search(r"[\d.]+ G training MACs alone, [\d.]+ G with sharing \(\d+% saved\)", ran.stdout)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_study_can_be_priced_without_its_data(path: Path) -> None:
-    from search.forecast import forecast
-
     study = load_study(path)
     costs = forecast(study)
     assert costs.refused == {}
@@ -95,8 +99,15 @@ def test_every_shipped_study_can_be_priced_without_its_data(path: Path) -> None:
 
 
 def test_a_study_whose_every_plan_is_out_of_reach_is_refused() -> None:
-    from search.forecast import forecast
-
     study = load_study(ROOT / "spaces/digits.yaml", ["prune.amount.keep_macs=0.001"])
-    with pytest.raises(UserError, match="no plan of this study can be run"):
+    with pytest.raises(
+        UserError, match=r"digits\.yaml: no plan of this study can be run: keeping 0\.001 is out of reach"
+    ):
         forecast(study)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_none_of_ten_thousand_random_plans_is_out_of_reach_or_without_an_event(path: Path) -> None:
+    study, costing, rng = load_study(path), Costing(), random.Random(path.stem)
+    problems = {costing.problem(study.plan(study.sample(rng))) for _ in range(10_000)}
+    assert problems == {None}
