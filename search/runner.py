@@ -4,21 +4,23 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Literal, Protocol
 
 from rich.console import Console
 
 from search.cluster import connected
-from search.driver import Driver, Listener, Outlook
+from search.driver import Driver, Outlook
 from search.progress import Progress, progress_for
 from search.scoreboard import Scoreboard
 from spaces.errors import UserError
 from spaces.study import Study
 from tracking.events import Event
 from tracking.log import EventLog
+from trainables.store import StageStore
 
 TORCH_TRIAL = "search.trainable:torch_trial"
 
@@ -36,6 +38,33 @@ def torch_workload() -> Workload:
     from search.outlook import TorchOutlook
 
     return Workload(TORCH_TRIAL, TorchOutlook())
+
+
+class Recorder(Protocol):
+    """Where a search is remembered beside its log: `tracking.tracker.Tracker`, or a test's twin."""
+
+    def record(self, event: Event) -> None:
+        """Take an event in; never waits."""
+        ...
+
+    def upload_checkpoint(self, plan_hash: str, directory: Path) -> None:
+        """Keep a front member's files; once is enough."""
+        ...
+
+
+OpenRecorder = Callable[[Path, Callable[[str], None]], AbstractContextManager[Recorder]]
+"""Opens a recorder that may spool in a folder, and says where warnings go."""
+
+
+def mlflow_recorder(uri: str, experiment: str) -> OpenRecorder:
+    """The real one."""
+
+    def open_tracker(spool: Path, warn: Callable[[str], None]) -> AbstractContextManager[Recorder]:
+        from tracking.tracker import Tracker
+
+        return Tracker(uri, experiment, spool=spool, warn=lambda line: warn(f"warning: {line}"))
+
+    return open_tracker
 
 
 @dataclass(frozen=True)
@@ -59,15 +88,15 @@ def run_search(
     study: Study,
     *,
     workload: Workload,
+    recorder: OpenRecorder,
     console: Console,
     trials: int,
-    mode: str,
+    mode: Literal["new", "resume"],
     address: str | None = None,
-    heard: Listener = lambda event: None,
 ) -> Ending:
     """Run `trials` pruned trials beside the baseline; what the log has already counts.
 
-    `mode`: "new" refuses a study that has trials, "resume" goes on with them; `heard` is told of every event.
+    `mode`: "new" refuses a study that has trials, "resume" goes on with them.
     Raises UserError for what its reader can mend; Ctrl-C is no error.
     """
     home = home_of(study)
@@ -78,16 +107,22 @@ def run_search(
         for warning in log.warnings:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         _check_mode(log, study, mode)
+        recording = stack.enter_context(recorder(home / "tracking", progress.note))
+        keeper = _Keeper(board, recording, home)
 
         def hear(event: Event) -> None:
+            recording.record(event)
             changed = board.hear(event)
-            heard(event)
+            keeper.hear(event)
             if board.has_begun:
                 progress.hear(event, front_changed=changed)
+                if changed:
+                    keeper.keep()
 
         driver = Driver(study, log, outlook=workload.outlook, trials=trials + 1, heard=[hear])
         driver.open()
         board.begin()
+        keeper.keep()
         was_interrupted = _run(driver, study, workload, home, address, progress)
         driver.close("interrupted" if was_interrupted else "budget spent")
     return Ending(board, was_interrupted, driver.why_ended)
@@ -110,6 +145,29 @@ def _run(driver: Driver, study: Study, workload: Workload, home: Path, address: 
     return False
 
 
+class _Keeper:
+    """Hands the weights of a trial that enters the front to the recorder: the stage store may let go of them."""
+
+    def __init__(self, board: Scoreboard, recording: Recorder, home: Path) -> None:
+        self._board, self._recording, self._store = board, recording, StageStore(home / "store")
+        self._keys: dict[str, str] = {}  # plan hash: key of the last boundary
+        self._kept: set[str] = set()
+
+    def hear(self, event: Event) -> None:
+        if event.kind == "finished" and event.plan_hash is not None and "checkpoint" in event.body:
+            self._keys[event.plan_hash] = event.body["checkpoint"]
+
+    def keep(self) -> None:
+        """Hand in every member of the front that was not handed in before."""
+        for point in self._board.standing.front:
+            if point.plan_hash in self._kept or point.plan_hash not in self._keys:
+                continue
+            folder = self._store.fetch(self._keys[point.plan_hash])
+            if folder is not None:
+                self._kept.add(point.plan_hash)
+                self._recording.upload_checkpoint(point.plan_hash, folder)
+
+
 @dataclass(frozen=True)
 class _Watch:
     """Keeps the progress alive between the backend's steps, and ends the search where Ctrl-C came."""
@@ -126,7 +184,7 @@ class _Watch:
         self.progress.note(f"trial {number}: its worker was lost; it goes on elsewhere from its last boundary")
 
 
-def _check_mode(log: EventLog, study: Study, mode: str) -> None:
+def _check_mode(log: EventLog, study: Study, mode: Literal["new", "resume"]) -> None:
     begun = sum(event.kind == "proposed" for event in log.events())
     if begun and mode == "new":
         raise UserError(

@@ -12,8 +12,9 @@ import os
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -23,6 +24,7 @@ from spaces.errors import TrialFailed, UserError
 from spaces.load import load_study
 from spaces.plan import Plan
 from spaces.study import Study
+from tracking.events import Event
 
 STUDY = Path(__file__).parent / "standin.yaml"
 DENSE_MACS, DENSE_PARAMS = 1_000_000, 10_000
@@ -111,10 +113,21 @@ def stand_in_study(storage: Path, *overrides: str) -> Study:
     return load_study(STUDY, [f"resources.storage={storage}", *overrides])
 
 
-def search(study: Study, *, mode: str = "new", address: str | None = None, console: Console | None = None) -> Ending:
+class Unrecorded:
+    def record(self, event: Event) -> None:
+        pass
+
+    def upload_checkpoint(self, plan_hash: str, directory: Path) -> None:
+        pass
+
+
+def search(
+    study: Study, *, mode: Literal["new", "resume"] = "new", address: str | None = None, console: Console | None = None
+) -> Ending:
     return run_search(
         study,
         workload=Workload("tests.standin:StandIn", StandInOutlook()),
+        recorder=lambda spool, warn: nullcontext(Unrecorded()),
         console=console or Console(quiet=True),
         trials=study.budget.trials,
         mode=mode,

@@ -11,13 +11,13 @@ from trainables.models import cifar
 from trainables.pruning.graph import trace
 from trainables.pruning.removal import removal_of, verify_removal
 
-SIZES = {"inception_v3": 96, "swin_t": 64, "swin_v2_t": 64, "maxvit_t": 224}
-FAMILIES = (
-    "alexnet vgg11 vgg11_bn resnet18 resnet50 wide_resnet50_2 resnext50_32x4d densenet121 squeezenet1_0 squeezenet1_1 "
-    "googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 efficientnet_b0 "
-    "efficientnet_v2_s regnet_x_400mf regnet_y_400mf shufflenet_v2_x0_5 convnext_tiny vit_b_32 swin_t swin_v2_t "
-    "maxvit_t"
-).split()
+SIZES = {"inception_v3": 299, "swin_t": 64, "swin_v2_t": 64, "maxvit_t": 224}
+FAMILIES = """
+    alexnet vgg11 vgg11_bn resnet18 resnet50 wide_resnet50_2 resnext50_32x4d densenet121 squeezenet1_0 squeezenet1_1
+    googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 efficientnet_b0
+    efficientnet_v2_s regnet_x_400mf regnet_y_400mf shufflenet_v2_x0_5 convnext_tiny vit_b_32 swin_t swin_v2_t
+    maxvit_t
+""".split()
 CIFAR = {
     "resnet20 A": lambda shape: cifar.resnet20(shape, shortcut="A"),
     "resnet20 B": lambda shape: cifar.resnet20(shape, shortcut="B"),

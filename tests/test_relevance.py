@@ -56,7 +56,7 @@ def kernel_is_spatial(weight: Tensor) -> bool:
 
 def naive_linear(a: Tensor, w: Tensor, relevance: Tensor, mode: str) -> Tensor:
     as_convolution = w[:, :, None, None]
-    as_convolution.is_linear = True  # type: ignore[attr-defined]
+    as_convolution.is_linear = True
     return naive_weighted(a[:, None, None], as_convolution, relevance[:, None, None], mode)[:, 0, 0]
 
 
@@ -173,8 +173,8 @@ def test_scores_equal_a_loop_by_loop_computation(mode: str, dtype: torch.dtype, 
     net = settled(Residual()).to(dtype).eval()
     _, probe = probed(net, images=9, dtype=dtype)
     images, labels = next(probe.sample(0, 100))
-    expected = naive_frs(settled(Residual()).double().eval(), images.double(), labels, mode)  # type: ignore[arg-type]
-    scores = CRITERIA["frs"](probe.groups, probe, mode=mode, batch_size=4)  # type: ignore[call-arg]
+    expected = naive_frs(settled(Residual()).double().eval(), images.double(), labels, mode)
+    scores = CRITERIA["frs"](probe.groups, probe, mode=mode, batch_size=4)
     assert set(scores) == set(expected)
     for name, score in scores.items():
         assert torch.allclose(score.double(), torch.tensor(expected[name], dtype=torch.float64), rtol=0, atol=tolerance)
@@ -221,10 +221,10 @@ def test_the_paper_mode_leaves_out_samples_without_a_finite_relevance() -> None:
     net = settled(chain([4]))
     _, probe = probed(net, images=6)
     images, labels = next(probe.sample(0, 6))
-    usual = CRITERIA["frs"](probe.groups, probe, mode="paper")  # type: ignore[call-arg]
+    usual = CRITERIA["frs"](probe.groups, probe, mode="paper")
     spoilt = torch.cat([images, torch.full_like(images[:1], torch.nan)])
     probe.batches = lambda samples, size: iter([(spoilt, torch.cat([labels, labels[:1]]))])
-    scores = CRITERIA["frs"](probe.groups, probe, mode="paper")  # type: ignore[call-arg]
+    scores = CRITERIA["frs"](probe.groups, probe, mode="paper")
     assert all(score.isfinite().all() for score in scores.values())
     assert set(scores) == set(usual)
 
@@ -288,7 +288,7 @@ class Gated(nn.Module):
 @pytest.mark.parametrize("mode", MODES)
 def test_relevance_follows_the_signal_through_gates_depthwise_and_concatenation(mode: str) -> None:
     _, probe = probed(settled(Gated()), images=6)
-    scores = CRITERIA["frs"](probe.groups, probe, mode=mode)  # type: ignore[call-arg]
+    scores = CRITERIA["frs"](probe.groups, probe, mode=mode)
     assert {name: tuple(score.shape) for name, score in scores.items()} == {
         name: (group.channels,) for name, group in probe.groups.items()
     }

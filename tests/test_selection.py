@@ -20,7 +20,7 @@ from trainables.schedules import SCHEDULES
 
 QUICK = {
     "taylor": {"samples": 4, "batch_size": 4},
-    "snap": {"num_batches": 1, "batch_size": 4},
+    "snap": {"samples": 4, "batch_size": 4},
     "frs": {"samples": 4, "batch_size": 4},
     "fur": {"samples": 4, "batch_size": 4},
     "given": {"keeps": (0.9, 0.4)},

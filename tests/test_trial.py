@@ -189,6 +189,7 @@ run_trial(plan, store=StageStore(sys.argv[2]), report=lambda metrics: print(metr
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_a_process_killed_at_twenty_random_moments_resumes_to_the_same_numbers(tmp_path: Path, optimizer: str) -> None:
     train = {"epochs": 12, "batch_size": 16, "learning_rate": 0.05, "optimizer": optimizer, "checkpoint_minutes": 0.0}

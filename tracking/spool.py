@@ -8,7 +8,7 @@ import json
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Condition
+from threading import Lock
 
 from spaces.errors import UserError
 from tracking.events import Event
@@ -36,7 +36,7 @@ class Spool:
         self._memory: deque[Item] = deque()
         self._on_disk = 0
         self._read_up_to = 0  # bytes of the file that were taken
-        self.arrived = Condition()
+        self._lock = Lock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self.path.unlink(missing_ok=True)
@@ -48,18 +48,17 @@ class Spool:
 
     def put(self, item: Item) -> None:
         """To the end of the queue; to the file once memory is full, and until that is empty again."""
-        with self.arrived:
+        with self._lock:
             if self._on_disk or len(self._memory) >= self._in_memory:
                 with self.path.open("ab") as file:
                     file.write(_line(item))
                 self._on_disk += 1
             else:
                 self._memory.append(item)
-            self.arrived.notify_all()
 
     def take(self, most: int) -> list[Item]:
         """Up to `most` from the front of the queue; none when it is empty."""
-        with self.arrived:
+        with self._lock:
             taken = [self._memory.popleft() for _ in range(min(most, len(self._memory)))]
             if not taken and self._on_disk:
                 taken = self._from_disk(most)
@@ -67,7 +66,9 @@ class Spool:
 
     def to_disk(self) -> None:
         """Move what waits in memory to the file: the server is away, and may be for long."""
-        with self.arrived:
+        with self._lock:
+            if not self._memory:
+                return
             later = self.path.read_bytes()[self._read_up_to :] if self._on_disk else b""
             self.path.write_bytes(b"".join(map(_line, self._memory)) + later)
             self._on_disk += len(self._memory)

@@ -45,6 +45,10 @@ class Standing:
                     self.failures[event.plan_hash] = str(event.body.get("reason", "unknown"))
         return False
 
+    def proposal(self, plan_hash: str) -> tuple[int, dict[str, Any]] | None:
+        """The number of the trial that tries a plan first, and the plan; None where it was never proposed."""
+        return self._proposals.get(plan_hash)
+
     @property
     def front(self) -> list[Point]:
         """The full-length trials that no other beats, cheapest first."""
@@ -57,6 +61,11 @@ class Standing:
             return None
         feasible = [point for point in self.points.values() if is_feasible(point, self.constraints)]
         return hypervolume(feasible, self.baseline.accuracy)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Why trials failed, and how many for each reason."""
+        return Counter(self.failures.values())
 
     @property
     def counts(self) -> dict[str, int]:

@@ -58,4 +58,5 @@ def activation_peak_bytes(model: nn.Module, example: Tensor | tuple[Any, ...]) -
     finally:
         for module, training in modes.items():
             module.training = training
-    return watch.peak
+    peak: int = watch.peak
+    return peak

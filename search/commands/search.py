@@ -2,8 +2,13 @@
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from search.runner import Ending
+    from spaces.study import Study
 
 
 @click.command()
@@ -22,26 +27,46 @@ def command(
     tracking_uri: str | None,
 ) -> None:
     """Run the search of STUDY to a front in MLflow. Ctrl-C stops it; --resume goes on where it stopped."""
-    from rich.console import Console
-
-    from search.runner import run_search, torch_workload
-    from search.summary import print_summary
     from spaces.load import load_study
 
-    console = Console()
     loaded = load_study(study, overrides)
-    ending = run_search(
+    ending = searched(
         loaded,
-        workload=torch_workload(),
-        console=console,
         trials=loaded.budget.trials if trials is None else trials,
         mode="resume" if resume else "new",
         address=address,
+        tracking_uri=tracking_uri,
     )
-    print_summary(console, ending.board, why_ended=ending.why_ended)
     if ending.was_interrupted:
         click.echo(f"interrupted; to go on: {resume_line(study, trials, overrides, address, tracking_uri)}")
         raise click.Abort
+
+
+def searched(
+    study: "Study", *, trials: int, mode: Literal["new", "resume"], address: str | None, tracking_uri: str | None
+) -> "Ending":
+    """Run a search, show it, and print what came of it."""
+    from rich.console import Console
+
+    from search.runner import mlflow_recorder, run_search, torch_workload
+    from search.summary import print_summary
+    from tracking.connection import default_uri
+
+    console = Console()
+    uri = tracking_uri or study.tracking.uri or default_uri(study.resources.storage)
+    experiment = study.tracking.experiment or study.name
+    ending = run_search(
+        study,
+        workload=torch_workload(),
+        recorder=mlflow_recorder(uri, experiment),
+        console=console,
+        trials=trials,
+        mode=mode,
+        address=address,
+    )
+    print_summary(console, ending.board, why_ended=ending.why_ended)
+    click.echo(f"MLflow: experiment '{experiment}' in {uri}")
+    return ending
 
 
 def resume_line(

@@ -27,7 +27,7 @@ def fur(
     drop: Annotated[float, Field(gt=0.0, le=LARGEST_DROP)] = 0.2,
     repeats: Annotated[int, Field(ge=1)] = 1,
     samples: Annotated[int, Field(ge=0, description="training images; 0: all")] = 256,
-    batch_size: Annotated[int, Field(ge=1)] = 256,
+    batch_size: Annotated[int, Field(ge=1)] = 128,
     least: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05,
     reprobe: Annotated[float, Field(gt=0.0, le=1.0)] = 0.1,
 ) -> Order:

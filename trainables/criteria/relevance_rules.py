@@ -25,7 +25,7 @@ def stabilised(denominator: Tensor, mode: Mode) -> Tensor:
     """The denominator with epsilon added."""
     if mode == "paper":
         return denominator + EPSILON
-    return denominator + torch.where(denominator < 0, -EPSILON, EPSILON)
+    return denominator + torch.copysign(denominator.new_tensor(EPSILON), denominator)
 
 
 def split_for(signal: Tensor, mode: Mode) -> Split:
@@ -34,7 +34,7 @@ def split_for(signal: Tensor, mode: Mode) -> Split:
     The authors split weights, which supposes inputs that are not negative. Where some are, `stable` splits products,
     the same thing otherwise: else the terms of Z+ cancel and relevance explodes.
     """
-    return "products" if mode == "stable" and bool((signal < 0).any()) else "weights"
+    return "products" if mode == "stable" and bool(signal.amin() < 0) else "weights"
 
 
 def weighted(

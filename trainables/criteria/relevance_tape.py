@@ -82,7 +82,7 @@ class RelevanceTape(TorchFunctionMode):
         self.rules_mode: Mode = mode
         self.macs = 0
         self.made: dict[str, list[Tensor]] = {}  # outputs of each weight, by its name
-        self._names = {id(p): name for name, p in model.named_parameters(remove_duplicate=False)}
+        self._names = {id(p): name for name, p in model.named_parameters()}
         self._signals: dict[int, Tensor] = {}
         self._uses: dict[int, list[_Use]] = {}
         self._instead: dict[int, Tensor] = {}  # what a tensor that was changed in place stands for now

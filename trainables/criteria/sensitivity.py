@@ -22,7 +22,7 @@ def taylor(
     /,
     *,
     samples: Samples = 1024,
-    batch_size: BatchSize = 256,
+    batch_size: BatchSize = 128,
     normalise: Normalise = "l2",
 ) -> Scores:
     """Channels whose removal moves the loss least matter least (Molchanov et al. 2017, eq. 8).
@@ -47,23 +47,24 @@ def snap(
     /,
     *,
     loss: Literal["cross_entropy", "raw_logits"] = "cross_entropy",
-    num_batches: Annotated[int, Field(ge=1)] = 5,
-    batch_size: BatchSize = 512,
+    samples: Samples = 2560,
+    batch_size: BatchSize = 128,
     normalise: Normalise = "none",
 ) -> Scores:
     """Channels whose gate the loss hardly feels matter least (SNAP-it, structured SNIP; Verdenius et al. 2020).
 
     A gate of 1 on each producer's output, after bias and before norm, shared by tied channels:
-    |sum over batches and producers of dL / d gate|, in eval mode. raw_logits: the authors' code takes the negative
-    mean logit of the true class for the loss; cross_entropy: the trial's own loss.
+    |sum over images and producers of dL / d gate|, in eval mode; the authors take 5 batches of 512. raw_logits: the
+    authors' code takes the negative mean logit of the true class for the loss; cross_entropy: the trial's own loss.
     """
     chosen: Loss = probe.loss if loss == "cross_entropy" else _raw_logits
     totals: dict[str, Tensor] = {}
-    passes = _gradients(groups, probe, chosen, num_batches * batch_size, batch_size, where="made", per_image=False)
-    for gradients, _ in passes:
+    counted = 0
+    for gradients, size in _gradients(groups, probe, chosen, samples, batch_size, where="made", per_image=False):
+        counted += size
         for name, gradient in gradients.items():
-            totals[name] = totals.get(name, 0.0) + gradient.double().cpu() / num_batches
-    scores = {name: normalised(total.abs(), normalise) for name, total in totals.items()}
+            totals[name] = totals.get(name, 0.0) + gradient.double().cpu() * size
+    scores = {name: normalised(total.abs() / counted, normalise) for name, total in totals.items()}
     return with_unreached_last(scores, groups)
 
 

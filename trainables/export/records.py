@@ -27,8 +27,28 @@ KNOWN = re.compile(
 )
 OPERATOR = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|ge|gt|le|lt)")
 EXPRESSION = frozenset(
-    ("Symbol", "Integer", "Rational", "Add", "Mul", "Pow", "Max", "Min", "Eq", "Ne", "Ge", "Gt", "Le", "Lt")
-    + ("Mod", "PythonMod", "ModularIndexing", "FloorDiv", "CleanDiv", "CeilDiv", "Equality", "Unequality")
+    {
+        "Symbol",
+        "Integer",
+        "Rational",
+        "Add",
+        "Mul",
+        "Pow",
+        "Max",
+        "Min",
+        "Eq",
+        "Ne",
+        "Ge",
+        "Gt",
+        "Le",
+        "Lt",
+        "Mod",
+        "PythonMod",
+        "ModularIndexing",
+        "FloorDiv",
+        "CleanDiv",
+        "CeilDiv",
+    }
 )
 SYNTAX = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.UnaryOp, ast.USub)
 
@@ -112,11 +132,14 @@ def check_onnx(path: Path) -> None:
     """Raises Unsafe where `model.onnx` reads other files or needs operators that are not ONNX's own."""
     try:
         model = onnx.load(path, load_external_data=False)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf and the checker raise many kinds
+    except Exception as error:  # protobuf raises many kinds
         raise Unsafe(f"{path.name}: damaged: {type(error).__name__}") from error
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise Unsafe(f"{path.name}: refused: it reads another file")
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:  # so does the checker
+        raise Unsafe(f"{path.name}: damaged: {type(error).__name__}") from error
     foreign = {opset.domain for opset in model.opset_import} - {"", "ai.onnx", "pkg.onnxscript.torch_lib.common"}
     if foreign:
         raise Unsafe(f"{path.name}: refused: it needs operators of {', '.join(sorted(foreign))}")

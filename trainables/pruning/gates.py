@@ -28,7 +28,7 @@ def gated(model: nn.Module, groups: Groups, gates: Mapping[str, Tensor], *, wher
 
     Groups that `gates` does not name are left alone, and so are layers that a pass does not reach.
     """
-    names = {id(parameter): name for name, parameter in model.named_parameters(remove_duplicate=False)}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     slices: dict[str, list[tuple[str, Slice]]] = {}
     for group in gates:
         for piece in groups[group].slices:

@@ -66,7 +66,8 @@ def pad(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
     for position in range(len(widths) // 2):
         dim = source.ndim - 1 - position
         amounts = widths[2 * position : 2 * position + 2]
-        if ids.shape[dim] == 1 or not any(amounts):
+        last_channel = dim == 1 and source.shape[1] == 1 and bool(ids.any())
+        if not any(amounts) or (ids.shape[dim] == 1 and not last_channel):
             continue
         if mode != "constant" or min(amounts) < 0:
             tracer.ledger.freeze(ids, f"padding changes channels{tracer.where()}")
