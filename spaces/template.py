@@ -18,6 +18,7 @@ from spaces.errors import shown, unknown
 from spaces.shape import allowed, inside, item, plan_shape, types
 
 _RANGE_KEYS = ("from", "to", "log", "step", "size")
+_LONGEST = 1000  # numbers in a vector: no sampler can make use of more
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,8 @@ def _number(node: Node, path: str, key: str) -> int | float:
 
 def _vector(node: Node, path: str, when: When, shape: Schema) -> Template:
     size = node.entries["size"]
-    if isinstance(size.value, bool) or not isinstance(size.value, int) or size.value < 1:
-        size.place.refuse(f"size of '{path}' is {shown(size.plain())}; allowed: integer from 1")
+    if isinstance(size.value, bool) or not isinstance(size.value, int) or not 1 <= size.value <= _LONGEST:
+        size.place.refuse(f"size of '{path}' is {shown(size.plain())}; allowed: integer from 1 to {_LONGEST}")
     if shape and "array" not in types(shape):
         size.place.refuse(f"'{path}' is no list, so it takes no size")
     one = Node({key: entry for key, entry in node.entries.items() if key != "size"}, node.place)

@@ -1,5 +1,6 @@
 """Study files: what they allow, what plans come out of them, and what is refused with file and line."""
 
+import pickle
 import random
 import re
 import subprocess
@@ -463,3 +464,36 @@ def test_the_digits_study_leaves_about_200_images_and_goes_down_to_three_percent
     assert keep.log
     assert study.baseline().train.epochs == 30
     assert study.budget.trials >= 24
+
+
+# Whatever a file says
+
+SCALARS = ["0", "-1", "true", "null", "''", "word", "a:b", "1e400", "999999999999999999999999", "*x", "!t x"]
+DOMAINS = [
+    "{choices: [1, a]}",
+    "{choices: {}}",
+    "{from: 1, to: 2}",
+    "{from: 1, to: 2, size: 3}",
+    "{choices: [{name: x}]}",
+]
+OTHERS = ["[]", "{}", "[1, 2]", "{name: 3}", "{name: l1}", "{settings: {a: 1}}", "{name: l1, settings: 3}"]
+SPOTS = [match.span(1) for match in re.finditer(r"[:\[,-] ([^\s,\[\]{}#]+)", STUDY)]
+
+
+@given(spot=st.sampled_from(SPOTS), value=st.sampled_from([*SCALARS, *DOMAINS, *OTHERS]), seed=st.integers(0, 9))
+def test_any_value_in_any_place_is_either_a_sound_study_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, spot: tuple[int, int], value: str, seed: int
+) -> None:
+    path = written(tmp_path_factory.getbasetemp(), STUDY[: spot[0]] + value + STUDY[spot[1] :])
+    loaded = message = None
+    try:
+        loaded = load_study(path)
+    except UserError as error:
+        message = str(error)
+    if loaded is None:
+        assert message.startswith(f"{path}:")
+        assert "\n" not in message
+    else:
+        rng = random.Random(seed)
+        assert all(loaded.plan(loaded.sample(rng)).hash for _ in range(3))
+        assert pickle.loads(pickle.dumps(loaded)).fingerprint == loaded.fingerprint
