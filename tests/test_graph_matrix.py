@@ -17,7 +17,7 @@ FAMILIES = """
     googlenet inception_v3 mobilenet_v2 mobilenet_v3_small mobilenet_v3_large mnasnet0_5 efficientnet_b0
     efficientnet_v2_s regnet_x_400mf regnet_y_400mf shufflenet_v2_x0_5 convnext_tiny vit_b_32 swin_t swin_v2_t
     maxvit_t
-""".split()
+""".split()  # noqa: SIM905
 CIFAR = {
     "resnet20 A": lambda shape: cifar.resnet20(shape, shortcut="A"),
     "resnet20 B": lambda shape: cifar.resnet20(shape, shortcut="B"),

@@ -48,8 +48,8 @@ def _fix_convolution(module: nn.modules.conv._ConvNd, weight: Tensor) -> None:
     module.in_channels, module.out_channels = ins, outs
 
 
-HELD = frozenset(("before", "after", "num_features", "num_channels"))
-"""Attributes that a removal may set: padding along channels, and norms without parameters."""
+HELD = frozenset(("num_features", "num_channels"))
+"""Attributes that a removal may set: the widths of norms without parameters."""
 
 
 def hold(module: nn.Module, attribute: str, width: int) -> None:

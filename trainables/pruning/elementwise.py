@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from trainables.pruning.ledger import Ids
@@ -15,7 +16,9 @@ def elementwise(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[s
     """Channels that meet element by element are tied; a tensor that is broadcast along channels is not."""
     inputs = list(tensors_of((args, kwargs)))
     wide = [t for t in inputs if named(t) is not None and sum(size > 1 for size in t.shape) > 1]
-    narrow = [t for t in inputs if not any(t is other for other in wide)]
+    single = [t for t in inputs if named(t) is not None and t.numel() == 1]  # one number for all channels
+    narrow = [t for t in inputs if not any(t is other for other in (*wide, *single))]
+    tracer.visited.update(str(named(t)) for t in single)
     for result in tensors_of(out):
         met: tuple[Ids, tuple[int, ...]] | None = None
         for tensor in narrow:
@@ -47,7 +50,10 @@ def meet(
         tracer.ledger.freeze(lost, f"is broadcast over channels{tracer.where()}")
         return kept, size
     if not bool(a.any()) or not bool(b.any()):
-        kept, other = (b, a_size) if not bool(a.any()) else (a, b_size)
+        kept, own, other = (b, b_size, a_size) if not bool(a.any()) else (a, a_size, b_size)
+        if kept.numel() == 1 and any(mine < size for mine, size in zip(own, other, strict=True)):
+            tracer.ledger.freeze(kept, f"is broadcast over what has no channels{tracer.where()}")
+            return torch.zeros_like(kept), size
         if any(kept.shape[d] > 1 and other[d] > 1 for d in dims):
             tracer.ledger.freeze(kept, f"meets a constant of fixed width{tracer.where()}")
         return kept, size

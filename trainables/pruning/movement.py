@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainables.pruning.ledger import Ids
 from trainables.pruning.tracer import Handler, Tracer, argument, label, nothing, words
@@ -55,43 +56,21 @@ def stack(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def pad(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-    """Padding along channels adds channels of fixed number; elsewhere it changes nothing.
-
-    A module whose attributes `before` and `after` hold the number of channels added can lose some of those as well.
-    """
+    """Padding along channels adds channels of a number that stands in the code; elsewhere it changes nothing."""
     source: Tensor = argument(args, kwargs, 0, "input")
     ids = tracer.read(source)
     widths = list(argument(args, kwargs, 1, "pad", ()))
     mode = argument(args, kwargs, 2, "mode", "constant")
+    amounts: list[int] = []
     for position in range(len(widths) // 2):
         dim = source.ndim - 1 - position
-        amounts = widths[2 * position : 2 * position + 2]
         last_channel = dim == 1 and source.shape[1] == 1 and bool(ids.any())
-        if not any(amounts) or (ids.shape[dim] == 1 and not last_channel):
-            continue
-        if mode != "constant" or min(amounts) < 0:
-            tracer.ledger.freeze(ids, f"padding changes channels{tracer.where()}")
-            label(out, nothing(out))
-            return
-        first, last = (
-            _padding(tracer, side, amount).view([-1 if d == dim else 1 for d in range(ids.ndim)])
-            for side, amount in zip(("before", "after"), amounts, strict=True)
-        )
-        ids = torch.cat([_fill(first, ids, dim), ids, _fill(last, ids, dim)], dim)
-    label(out, ids)
-
-
-def _fill(side: Ids, ids: Ids, dim: int) -> Ids:
-    return side.expand([-1 if d == dim else size for d, size in enumerate(ids.shape)])
-
-
-def _padding(tracer: Tracer, attribute: str, amount: int) -> Ids:
-    """Ids of padded channels: zeros, unless the module that pads keeps their number as an attribute."""
-    path = tracer.stack[-1] if tracer.stack else ""
-    held = getattr(tracer.modules.get(path), attribute, None)
-    if amount == 0 or not path or isinstance(held, bool) or held != amount:
-        return torch.zeros(amount, dtype=torch.int64)
-    return tracer.ledger.nodes(f"{path}.{attribute}", 0, amount, "norm")
+        padded = ids.shape[dim] > 1 or last_channel
+        amounts += widths[2 * position : 2 * position + 2] if padded else [0, 0]
+    if any(amounts) and (mode != "constant" or min(amounts) < 0):
+        tracer.ledger.freeze(ids, f"padding changes channels{tracer.where()}")
+        ids = nothing(out)
+    label(out, functional.pad(ids, amounts) if any(amounts) and bool(ids.any()) else ids)
 
 
 def expand(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:

@@ -21,7 +21,7 @@ from trainables.pruning.undo import remember
 Removal = dict[str, dict[int, list[int]]]
 """{tensor name: {dimension: kept indices, ascending}}; what is not named stays whole.
 
-A width that a module keeps as a whole number (channels of padding) is named like a tensor of that length.
+A width that a module keeps as a whole number (a norm without parameters) is named like a tensor of that length.
 """
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -173,7 +173,7 @@ def _check(removal: Removal, tensors: Mapping[str, Tensor], model: nn.Module) ->
 
 
 def _held_width(model: nn.Module, name: str) -> tuple[int, ...]:
-    """The width that a module keeps as a whole number (padding by channels)."""
+    """The width that a module keeps as a whole number (a norm without parameters)."""
     path, _, attribute = name.rpartition(".")
     module = dict(model.named_modules()).get(path)
     held = getattr(module, attribute, None)

@@ -86,6 +86,8 @@ class Tracer(TorchFunctionMode):
             return ids
         self.visited.add(name)
         long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
+        if len(long) == 0 and tensor.ndim:
+            return self.ledger.nodes(name, 0, 1, "norm").view([1] * tensor.ndim)
         if len(long) == 1:
             nodes = self.ledger.nodes(name, long[0], tensor.shape[long[0]], "norm")
             return nodes.view([-1 if dim == long[0] else 1 for dim in range(tensor.ndim)])
