@@ -46,6 +46,8 @@ def export(
     """
     check_target(target)
     saved = checkpoints.read(folder)
+    if saved.progress.epochs < saved.plan.train.epochs or "accuracy" not in saved.progress.metrics:
+        raise UserError(f"{folder} is a trial after {saved.progress.epochs} of {saved.plan.train.epochs} epochs")
     splits = load_data(with_root(saved.plan.data, data_root), device="cpu")
     network = checkpoints.load_model(folder)
     draft = _draft_beside(target)
