@@ -19,6 +19,7 @@ from tracking.events import Event
 from tracking.log import EventLog, read_events
 
 ROOT = Path(__file__).parent.parent
+GPU_NODE = {"num_cpus": 1, "num_gpus": 1}  # Ray takes our word for the GPU
 
 
 def start(storage: Path, *arguments: str, seconds: float) -> "subprocess.Popen[str]":
@@ -162,9 +163,9 @@ def test_all_trials_finish_when_one_of_two_nodes_is_lost(
     prepare_environment()
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={**GPU_NODE, "include_dashboard": False})
     try:
-        node = cluster.add_node(num_cpus=1)
+        node = cluster.add_node(**GPU_NODE)
 
         def lose_a_node() -> None:
             wait_for(home, "started", 3)
@@ -172,7 +173,7 @@ def test_all_trials_finish_when_one_of_two_nodes_is_lost(
 
         thief = threading.Thread(target=lose_a_node)
         thief.start()
-        study = stand_in_study(tmp_path, "resources.workers=2", "budget.trials=7")
+        study = stand_in_study(tmp_path, "resources.workers=null", "resources.gpus=0.5", "budget.trials=7")
         ending = search(study, address=cluster.address)
         thief.join()
     finally:
