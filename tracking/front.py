@@ -113,20 +113,22 @@ def hypervolume(points: Iterable[Point], dense_accuracy: float) -> float:
 def knee(points: Sequence[Point]) -> Point:
     """The point that bulges furthest beyond the line between the front's two ends, in (accuracy, log keep_macs).
 
-    Of two equally far ones, the more accurate. Points must not be empty.
+    The dense baseline may be an end, and is returned only where it is alone. Of two equally far points, the more
+    accurate. Points must not be empty.
     """
-    ends = sorted(points, key=lambda point: (point.keep_macs, -point.accuracy))
-    low, high = ends[0], max(points, key=lambda point: point.accuracy)
-    width = math.log(high.keep_macs / low.keep_macs) if high.keep_macs > low.keep_macs else 0.0
+    pruned = [point for point in points if not point.is_baseline] or list(points)
+    low = min(points, key=lambda point: (point.keep_macs, -point.accuracy))
+    high = max(points, key=lambda point: (point.accuracy, -point.keep_macs))
+    width = math.log(high.keep_macs / low.keep_macs)
     height = high.accuracy - low.accuracy
     if width <= 0.0 or height <= 0.0:
-        return high
+        return max(pruned, key=lambda point: (point.accuracy, -point.keep_macs))
 
     def bulge(point: Point) -> float:
         along = math.log(point.keep_macs / low.keep_macs) / width
         return (point.accuracy - low.accuracy) / height - along
 
-    return max(points, key=lambda point: (round(bulge(point), 12), point.accuracy))
+    return max(pruned, key=lambda point: (round(bulge(point), 12), point.accuracy))
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def recommended(points: Sequence[Point], baseline: Point | None) -> Point:
         good = [point for point in pruned if point.accuracy >= baseline.accuracy - error]
         if good:
             return min(good, key=lambda point: (point.keep_macs, -point.accuracy))
-    return knee(pruned)
+    return knee(points)
 
 
 def standard_error(point: Point) -> float | None:

@@ -10,13 +10,14 @@ from tracking.result import Front
 
 # Costs that can stand on the x axis, and how the axis is called; the first is shown first.
 COSTS = {
-    "keep_macs": "MACs kept (fraction of dense)",
+    "keep_macs": "MACs kept (of the dense network's)",
     "macs": "MACs (1 MAC = 2 FLOPs)",
     "params": "parameters",
     "latency_ms": "latency (ms)",
     "training_macs": "training MACs",
     "checkpoint_bytes": "checkpoint (bytes)",
 }
+RUN_DIGITS = 8  # of a run's id; `export --run` takes as many
 FRONT, FAINT, DENSE = "#0b5fa5", "#b9c4ce", "#c8541b"
 LAYERS = ("beaten trials", "front", "dense baseline")
 
@@ -80,12 +81,12 @@ def _layout(costs: list[str], groups: tuple[list[Point], ...]) -> dict[str, Any]
             "method": "update",
             "args": [
                 {"x": [[point.metrics.get(cost) for point in points] for points in groups]},
-                {"xaxis.title.text": COSTS[cost], "xaxis.autorange": True},
+                {f"xaxis.{name}": value for name, value in _axis(cost).items()} | {"xaxis.autorange": True},
             ],
         }
         for cost in costs
     ]
-    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.12, "yanchor": "bottom", "showactive": True}
+    menu = {"buttons": buttons, "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "showactive": True}
     return {
         "template": {},
         "height": 520,
@@ -93,15 +94,18 @@ def _layout(costs: list[str], groups: tuple[list[Point], ...]) -> dict[str, Any]
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {
-            "type": "log",
-            "title": {"text": COSTS[costs[0]]},
-            "gridcolor": "#e8ecef",
-            "minor": {"ticks": "inside"},
-        },
+        "xaxis": {"type": "log", "gridcolor": "#e8ecef", **_axis(costs[0])},
         "yaxis": {"title": {"text": "validation accuracy"}, "tickformat": ".1%", "gridcolor": "#e8ecef"},
         "updatemenus": [menu] if len(buttons) > 1 else [],
     }
+
+
+def _axis(cost: str) -> dict[str, Any]:
+    title = {"text": COSTS[cost]}
+    if not cost.startswith("keep_"):
+        return {"title": title, "tickmode": "auto", "tickformat": "~s"}
+    ticks = [digit * 10.0**exponent for exponent in (-4, -3, -2, -1) for digit in (1, 2, 5)]
+    return {"title": title, "tickmode": "array", "tickvals": [*ticks, 1.0], "tickformat": "~p"}
 
 
 def _headline(result: Front) -> str:
@@ -158,7 +162,8 @@ def _row(point: Point, result: Front) -> str:
     cells = [f"{point.accuracy:.2%}", *(costs.get(what, "") for what in ("of the MACs", "MACs", "parameters"))]
     numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
     words = "".join(f"<td>{html.escape(choices(point).get(part, ''))}</td>" for part in PARTS)
-    return f'<tr id="{html.escape(point.plan_hash)}"><td>{name}</td>{numbers}{words}<td>{point.run_id or ""}</td></tr>'
+    run = "" if point.run_id is None else f'<span title="{point.run_id}">{point.run_id[:RUN_DIGITS]}</span>'
+    return f'<tr id="{html.escape(point.plan_hash)}"><td>{name}</td>{numbers}{words}<td>{run}</td></tr>'
 
 
 PARTS = ("criterion", "schedule", "allocation", "recovery")

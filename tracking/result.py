@@ -31,8 +31,7 @@ class Front:
     @property
     def knee(self) -> Point | None:
         """Where the front bends most; None while nothing has finished."""
-        pruned = [point for point in self.front if not point.is_baseline] or list(self.front)
-        return knee(pruned) if pruned else None
+        return knee(self.front) if self.front else None
 
     def to_json(self) -> dict[str, Any]:
         """What `front --json` prints."""
