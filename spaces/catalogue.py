@@ -24,6 +24,11 @@ def catalogue() -> dict[str, dict[str, dict[str, Any]]]:
     return loaded
 
 
+def prunes_weights(kind: str, name: str) -> bool:
+    """Whether a criterion or an allocation can deal with single weights as well as with channels."""
+    return bool(catalogue()[kind][name].get("weights", False))
+
+
 def complete(kind: str, name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of plug-in `name` with every default written out, numbers in the type the setting has.
 

@@ -23,6 +23,8 @@ METRICS: dict[str, Metric] = {
     "params": Metric("minimize", "parameters", "widths"),
     "keep_macs": Metric("minimize", "fraction of the dense network's MACs", "widths"),
     "keep_params": Metric("minimize", "fraction of the dense network's parameters", "widths"),
+    "nonzero_params": Metric("minimize", "parameters that no mask holds at zero; as many MACs", "widths"),
+    "keep_weights": Metric("minimize", "fraction left of the dense weights that may be pruned singly", "widths"),
     "latency_ms": Metric("minimize", "median milliseconds of one batch, alone on the device", "widths"),
     "checkpoint_bytes": Metric("minimize", "size of model.safetensors", "end"),
     "training_macs": Metric("minimize", "multiply-adds the whole trial executes", "end"),

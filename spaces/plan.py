@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from spaces.catalogue import catalogue, prunes_weights
 from spaces.errors import Misfit
 from spaces.plugin import Data, Model, Plugin, Setting, freeze, of
 
@@ -62,27 +63,35 @@ class Amount(Section):
 
     keep_macs: Annotated[Fraction | None, Field(description="fraction of the dense MACs to end at or under")] = None
     keep_channels: Annotated[Fraction | None, Field(description="fraction of prunable filters to keep")] = None
+    keep_weights: Annotated[
+        Fraction | None, Field(description="fraction of the weights that may be pruned; granularity: weights")
+    ] = None
     filters_per_event: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         given = [name for name, value in self if value is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of keep_macs, keep_channels, filters_per_event; got {', '.join(given) or 'none'}"
-            )
+            known = ", ".join(type(self).model_fields)
+            raise ValueError(f"give exactly one of {known}; got {', '.join(given) or 'none'}")
         return self
 
 
 class Prune(Section):
     """What is cut, when, by which criterion, and how much each layer gives."""
 
-    granularity: Annotated[Literal["channels"], Field(description="what is removed")] = "channels"
+    granularity: Annotated[
+        Literal["channels", "weights"], Field(description="channels are cut out; weights are masked, at no fewer MACs")
+    ] = "channels"
     criterion: Annotated[Plugin, of("criterion")] = Plugin(name="l1")
     allocation: Annotated[Plugin, of("allocation")] = Plugin(name="global")
     schedule: Annotated[Plugin, of("schedule")] = Plugin(name="once")
     amount: Amount
     width_multiple: Annotated[int, Field(ge=1, description="widths end on multiples of this")] = 1
+    pattern: Annotated[
+        str | None,
+        Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$", description='N:M weights stay in each M along the inputs: "2:4"'),
+    ] = None
     protect: Annotated[tuple[str, ...], Field(description="patterns of channel groups left alone")] = ()
     recalibrate_batches: Annotated[
         int, Field(ge=0, description="training batches that renew BatchNorm statistics after each event")
@@ -109,6 +118,7 @@ class Plan(Section):
         if self.prune is not None:
             _check_schedule(self.prune.schedule, self.train.epochs)
             _check_allocation(self.prune.allocation)
+            _check_granularity(self.prune)
         return self
 
     @property
@@ -142,6 +152,29 @@ def _check_allocation(allocation: Plugin) -> None:
     if "keeps" in allocation.settings and not allocation.settings["keeps"]:
         message = f"allocation '{allocation.name}' needs its setting 'keeps': one proportion per layer or stretch"
         raise Misfit(message, "prune", "allocation", "keeps")
+
+
+def _check_granularity(prune: Prune) -> None:
+    """Refuse what only means something where the other kind of thing is pruned."""
+    weights = prune.granularity == "weights"
+    if weights != (prune.amount.keep_weights is not None):
+        unit = "keep_weights" if weights else "keep_macs, keep_channels or filters_per_event"
+        raise Misfit(f"granularity '{prune.granularity}' needs its amount as {unit}", "prune", "amount")
+    if not weights:
+        if prune.pattern is not None:
+            raise Misfit("a pattern needs granularity 'weights'", "prune", "pattern")
+        return
+    for kind, plugin in (("criterion", prune.criterion), ("allocation", prune.allocation)):
+        if not plugin.is_users_own and not prunes_weights(kind, plugin.name):
+            known = ", ".join(name for name in catalogue()[kind] if prunes_weights(kind, name))
+            message = f"{kind} '{plugin.name}' is for channels; for granularity 'weights': {known}"
+            raise Misfit(message, "prune", kind)
+    if prune.width_multiple != 1:
+        raise Misfit("width_multiple needs granularity 'channels'", "prune", "width_multiple")
+    if prune.pattern is not None:
+        kept, of = map(int, prune.pattern.split(":"))
+        if kept >= of:
+            raise Misfit(f"pattern '{prune.pattern}' keeps every weight", "prune", "pattern")
 
 
 def digest(value: Any) -> str:

@@ -304,7 +304,7 @@ BAD = [
     (INTERVAL, "interval: {from: 1, to: 12}", "interval 12 of schedule 'every' leaves no event before epoch 10"),
     (UNTIL, "until: {from: 10, to: 30}", "until 30 of schedule 'every' is not under the 30 epochs of training"),
     ("- once", "- {name: once, after: 35}", "after 35 of schedule 'once' is not under the 30 epochs of training"),
-    ("- l1", "- magnitud", "unknown criterion 'magnitud'; known: bn_scale, frs, l1, l2, random, snap, taylor"),
+    ("- l1", "- magnitud", "unknown criterion 'magnitud'; did you mean 'magnitude'? known: bn_scale, frs,"),
     ("mode:", "mod:", "criterion 'frs' has no setting 'mod'; did you mean 'mode'?"),
     ("[stable, paper]", "[stable, papier]", "setting 'mode' of criterion 'frs' is \"papier\"; allowed: one of: paper"),
     ("[stable, paper]", "[]", "the choices of 'prune.criterion[frs].mode' must be a list of at least one"),

@@ -2,6 +2,7 @@
 
     model.safetensors       parameters and buffers, at their present widths
     optimizer.safetensors   state tensors as `parameter name/state name`
+    acting.safetensors      state of what acts beside the recipe, such as masks; absent where nothing does
     state.json              plan, boundary, removal, widths, damage, metrics, format and library versions
 
 Does NOT cover where checkpoints lie (`store`) nor when one is written (`trial`).
@@ -25,6 +26,7 @@ from trainables.models import InputShape, build_dense
 from trainables.pruning.removal import Removal, apply
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+ACTING = "acting.safetensors"
 
 
 class DamagedCheckpoint(PrunefrontError):
@@ -55,6 +57,7 @@ class Checkpoint:
     removal: Removal
     widths: dict[str, int]
     progress: Progress
+    acting: tuple[str, ...]  # names of the tensors in acting.safetensors
     folder: Path
 
 
@@ -68,10 +71,13 @@ def save(
     removal: Removal,
     widths: dict[str, int],
     progress: Progress,
+    acting: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write the three files and flush them to disk. Publishing the folder whole is the store's part."""
+    """Write the files and flush them to disk. Publishing the folder whole is the store's part."""
     save_file(_separate(model.state_dict()), folder / MODEL)
     save_file(_separate(optimizer_tensors(model, optimizer)), folder / OPTIMIZER)
+    if acting:
+        save_file(_separate(acting), folder / ACTING)
     state = {
         "format": FORMAT,
         "plan": plan.model_dump(mode="json"),
@@ -79,11 +85,12 @@ def save(
         "removal": {name: {str(dim): kept for dim, kept in dims.items()} for name, dims in removal.items()},
         "widths": widths,
         "progress": asdict(progress),
+        "acting": sorted(acting or {}),
         "versions": {"torch": torch.__version__, "safetensors": safetensors.__version__},
     }
     (folder / STATE).write_text(json.dumps(state, indent=1, allow_nan=False))
-    for name in (MODEL, OPTIMIZER, STATE):
-        with (folder / name).open("rb") as file:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
             os.fsync(file.fileno())
 
 
@@ -105,6 +112,7 @@ def read(folder: Path) -> Checkpoint:
             removal=_removal(state["removal"]),
             widths={str(name): int(width) for name, width in state["widths"].items()},
             progress=Progress(**progress),
+            acting=tuple(map(str, state.get("acting", ()))),
             folder=folder,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -140,6 +148,16 @@ def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Opt
     model.load_state_dict(weights)
     if optimizer is not None:
         fill_optimizer(model, optimizer, _tensors(checkpoint.folder / OPTIMIZER))
+
+
+def acting_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """The state of what acted beside the recipe. Raises DamagedCheckpoint where it is not all there."""
+    if not checkpoint.acting:
+        return {}
+    tensors = _tensors(checkpoint.folder / ACTING)
+    if sorted(tensors) != sorted(checkpoint.acting):
+        raise DamagedCheckpoint(f"{checkpoint.folder / ACTING}: not the tensors that {STATE} names")
+    return tensors
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from torch import nn
 
 from spaces.plan import Model, Plan, Prune
 from trainables.data.outline import outline
@@ -14,6 +15,7 @@ from trainables.models import InputShape, build_dense
 from trainables.pruning.event import prunable
 from trainables.pruning.graph import Traced, trace
 from trainables.pruning.selection import smallest, widths_of
+from trainables.pruning.weights import Pattern, fewest_left, weight_groups
 from trainables.schedules import moments_of
 
 
@@ -27,10 +29,13 @@ class Network:
     @cached_property
     def traced(self) -> Traced:
         """Groups and costs, from one pass that touches no weight."""
-        with torch.random.fork_rng(devices=[]):
-            network = build_dense(self.model, self.shape)
+        network = self._built()
         image = torch.zeros(1, self.shape.channels, self.shape.height, self.shape.width)
         return trace(network.eval(), image)
+
+    def _built(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            return build_dense(self.model, self.shape)
 
     @cached_property
     def macs(self) -> int:
@@ -44,6 +49,8 @@ class Network:
 
     def least_keep(self, prune: Prune) -> float:
         """The smallest amount that can be reached, in the plan's own unit; 0 where it is a count per event."""
+        if prune.granularity == "weights":
+            return self._least_weights(prune)
         groups = prunable(self.traced.graph.groups, prune)
         if not groups:
             return 1.0
@@ -53,6 +60,14 @@ class Network:
         if prune.amount.filters_per_event is not None:
             return 0.0
         return smallest(groups, self.traced.costs, prune.width_multiple) / self.macs
+
+    def _least_weights(self, prune: Prune) -> float:
+        network = self._built()
+        groups = prunable(weight_groups(network, {}), prune)
+        if not groups:
+            return 1.0
+        pattern = None if prune.pattern is None else Pattern.read(prune.pattern)
+        return fewest_left(network, groups, pattern) / sum(group.channels for group in groups.values())
 
 
 class Costing:
@@ -90,8 +105,10 @@ class Costing:
             return per_epoch * plan.train.epochs, per_epoch * plan.train.epochs
         spent, shared = 0.0, per_epoch * fork_epoch(plan)
         left = 1.0
+        masked = plan.prune is not None and plan.prune.granularity == "weights"  # which saves no MAC
         for epoch in range(plan.train.epochs):
-            left = min([left, *(1.0 - moment.sparsity for moment in moments if moment.epoch < epoch)])
+            gone = [moment.sparsity for moment in moments if moment.epoch < epoch and not masked]
+            left = min([left, *(1.0 - sparsity for sparsity in gone)])
             spent += per_epoch * left
         return int(spent), min(shared, int(spent))
 
@@ -103,7 +120,7 @@ class Costing:
 
     def _least_keep(self, plan: Plan, prune: Prune) -> float:
         unit = next(unit for unit, value in prune.amount if value is not None)
-        name = (plan.model.model_dump_json(), f"{unit} {prune.width_multiple} {prune.protect}")
+        name = (plan.model.model_dump_json(), f"{unit} {prune.width_multiple} {prune.pattern} {prune.protect}")
         if name not in self._least:
             self._least[name] = self.network(plan).least_keep(prune)
         return self._least[name]
@@ -116,4 +133,5 @@ def fork_epoch(plan: Plan) -> int:
 
 
 def _keep(prune: Prune) -> float | None:
-    return prune.amount.keep_macs if prune.amount.keep_macs is not None else prune.amount.keep_channels
+    amount = prune.amount
+    return next((k for k in (amount.keep_macs, amount.keep_channels, amount.keep_weights) if k is not None), None)

@@ -73,6 +73,7 @@ def after_event(key: str, prune: Prune, moment: Moment, *, event: int, loss: Any
         "sparsity": None if prune.amount.filters_per_event else moment.sparsity,
         "granularity": prune.granularity,
         "width_multiple": prune.width_multiple,
+        "pattern": prune.pattern,
         "protect": list(prune.protect),
         "recalibrate_batches": prune.recalibrate_batches,
         "loss": loss,  # criteria look at it

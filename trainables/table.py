@@ -51,6 +51,12 @@ class Table(Generic[F]):
         return cast(F, partial(function, **settings))
 
 
+def also_of_weights(function: F) -> F:
+    """Marks a criterion or an allocation that can deal with single weights as well as with channels."""
+    function.__dict__["weights"] = True
+    return function
+
+
 def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """What a search may vary: the keyword-only parameters."""
     parameters = inspect.signature(function, eval_str=True).parameters
@@ -68,7 +74,8 @@ def describe(table: Table[Any]) -> dict[str, dict[str, Any]]:
             default = TypeAdapter(parameter.annotation).dump_python(parameter.default, mode="json")
             settings[setting] = {**schema, "default": default}
         summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
-        rows[name] = {"summary": summary, "settings": settings}
+        mark = {"weights": True} if getattr(function, "weights", False) else {}
+        rows[name] = {"summary": summary, **mark, "settings": settings}
     return rows
 
 

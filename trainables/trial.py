@@ -17,17 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spaces.plan import Plan
+from spaces.plan import Plan, Prune
 from trainables import checkpoint, keys
+from trainables.acting import Acting
 from trainables.checkpoint import DamagedCheckpoint, Progress
 from trainables.data import Splits, load_data
 from trainables.models import InputShape, build_model
 from trainables.pruning.costs import Costs
-from trainables.pruning.event import Dense, fire, measure_dense
+from trainables.pruning.event import Dense, EventResult, alive_weights, fire, measure_dense
 from trainables.pruning.graph import trace
 from trainables.pruning.groups import Group
 from trainables.pruning.probe import Probe
 from trainables.pruning.removal import Removal, compose
+from trainables.pruning.sparse import fire_weights
+from trainables.pruning.weights import masked_out
 from trainables.recoveries import RECOVERIES, Damage, Retraining
 from trainables.schedules import Moment, moments_of
 from trainables.seeds import generator, reseed
@@ -69,6 +72,7 @@ class Trial:
     _costs: Costs
     _widths: dict[str, int]
     _removal: Removal
+    _acting: Acting
 
     def __init__(
         self,
@@ -132,6 +136,7 @@ class Trial:
             augment=plan.data.augment,
             generator=order,
             epoch=epoch,
+            beside=self._acting.beside(self.model, self.optimizer),
         )
         self._spend(3 * self._costs.macs() * result.samples)
         key = keys.after_epoch(self.progress.key, plan.train, plan.data.augment, epoch=epoch, rates=rates)
@@ -158,16 +163,8 @@ class Trial:
         prune, event = self.plan.prune, self.progress.events
         assert prune is not None, "moments come from a plan that prunes"
         reseed(self._seed, "event", event)
-        result = fire(
-            self.model,
-            self.optimizer,
-            self._example(),
-            prune=prune,
-            moment=moment,
-            dense=self._dense,
-            probe=partial(self._probe, event),
-            epoch=self.progress.epochs,
-        )
+        result = self._cut(prune, moment, partial(self._probe, event))
+        self._acting.masks = result.masks
         self._removal = compose(self._removal, result.removal)
         self._costs = result.costs
         self._widths = result.widths
@@ -189,6 +186,33 @@ class Trial:
             removed_fraction=result.removed_fraction,
             norm_ratio=result.norm_ratio,
             streams_cut=self.progress.streams_cut + result.streams_cut,
+        )
+
+    def _cut(self, prune: Prune, moment: Moment, probe: Callable[[dict[str, Group], int], Probe]) -> EventResult:
+        """Remove channels or mask weights, as the plan says."""
+        epoch = self.progress.epochs
+        if prune.granularity == "channels":
+            example = self._example()
+            return fire(
+                self.model,
+                self.optimizer,
+                example,
+                prune=prune,
+                moment=moment,
+                dense=self._dense,
+                probe=probe,
+                epoch=epoch,
+            )
+        return fire_weights(
+            self.model,
+            self.optimizer,
+            prune=prune,
+            moment=moment,
+            dense=self._dense,
+            costs=self._costs,
+            masks=self._acting.masks,
+            probe=probe,
+            epoch=epoch,
         )
 
     def _probe(self, event: int, groups: dict[str, Group], forward_macs: int) -> Probe:
@@ -276,7 +300,8 @@ class Trial:
         try:
             saved = checkpoint.read(folder)
             checkpoint.restore(saved, self.model, self.optimizer)
-        except DamagedCheckpoint:
+            self._acting.take_up(checkpoint.acting_tensors(saved), self.model)
+        except (DamagedCheckpoint, ValueError):
             self.store.discard(self.progress.key)
             self._build()
             self._begin_at_deepest()
@@ -302,6 +327,7 @@ class Trial:
             removal=self._removal,
             widths=self._widths,
             progress=self.progress,
+            acting=self._acting.tensors(),
         )
 
     # ---- the network and what it costs --------------------------------------------------------------------------
@@ -313,7 +339,7 @@ class Trial:
         self.model = placed(build_model(plan.model, self.shape), plan.train, self.device)
         self.optimizer = make_optimizer(self.model, plan.train)
         self._dense, self._costs = measure_dense(self.model, self._example(), plan.prune)
-        self._widths, self._removal = dict(self._dense.widths), Removal()
+        self._widths, self._removal, self._acting = dict(self._dense.widths), Removal(), Acting()
         self.executed_macs = 0
         first = keys.origin(plan, data_fingerprint=self._splits.fingerprint, device_type=self.device.type)
         self.progress = Progress(
@@ -343,6 +369,7 @@ class Trial:
         accuracy, loss = evaluate(self.model, self._splits.validation, self.plan.train, self._loss)
         require_finite(loss, "validation loss", epoch=max(self.progress.epochs - 1, 0))
         params = sum(parameter.numel() for parameter in self.model.parameters())
+        weights = alive_weights(self.model, self._acting.masks, self.plan.prune)
         macs = self._costs.macs()
         return {
             "epoch": self.progress.epochs,
@@ -354,6 +381,8 @@ class Trial:
             "keep_macs": macs / self._dense.macs,
             "params": params,
             "keep_params": params / self._dense.params,
+            "nonzero_params": params - masked_out(self._acting.masks),
+            "keep_weights": weights / self._dense.weights,
             "events": self.progress.events,
             "streams_cut": self.progress.streams_cut,
             "training_macs_alone": self.progress.training_macs,

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from trainables.allocations.proportional import given, uniform
+from trainables.allocations.proportional import erk, given, uniform
 from trainables.allocations.threshold import global_
 from trainables.allocations.utilization import fur
 from trainables.pruning.groups import Groups, Scores
@@ -19,6 +19,6 @@ class Allocation(Protocol):
         ...
 
 
-ALLOCATIONS: Table[Allocation] = Table("allocation", uniform, global_, given, fur)
+ALLOCATIONS: Table[Allocation] = Table("allocation", uniform, global_, given, erk, fur)
 
 __all__ = ["ALLOCATIONS", "Allocation"]

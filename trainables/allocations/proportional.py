@@ -2,24 +2,29 @@
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from math import prod
 from typing import Annotated
 
 import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from spaces.errors import UserError
 from trainables.pruning.groups import Group, Groups, Scores
 from trainables.pruning.probe import Probe
 from trainables.pruning.selection import Order
+from trainables.table import also_of_weights
 
 Keep = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
+@also_of_weights
 def uniform(scores: Scores, groups: Groups, probe: Probe, /) -> Order:
     """Every layer keeps the same fraction of its dense channels."""
     return proportional(groups, dict.fromkeys(groups, 1.0))
 
 
+@also_of_weights
 def given(
     scores: Scores,
     groups: Groups,
@@ -36,6 +41,22 @@ def given(
     if isinstance(keeps, Mapping):
         return proportional(groups, _by_pattern(keeps, groups))
     return proportional(groups, _by_stretch(tuple(keeps), groups))
+
+
+@also_of_weights
+def erk(scores: Scores, groups: Groups, probe: Probe, /) -> Order:
+    """Layers keep in proportion to sum / product of their weight's shape, so that small ones keep more.
+
+    Erdos-Renyi-Kernel (Evci et al. 2020; Random Pruning 2022): a layer that this would make denser than dense is
+    dense, and one factor scales the others to the target. Of channels, the weights are those that make them.
+    """
+    shapes = {name: [w.shape for w in _made_by(probe.model, group)] for name, group in groups.items()}
+    return proportional(groups, {name: sum(map(sum, own)) / sum(map(prod, own)) for name, own in shapes.items()})
+
+
+def _made_by(model: nn.Module, group: Group) -> list[Tensor]:
+    pieces = [piece for piece in group.slices if piece.role in ("out", "weights")]
+    return [weight for weight in (model.get_parameter(piece.tensor) for piece in pieces) if weight.dim() > 1]
 
 
 def proportional(groups: Groups, shares: Mapping[str, float], *, least: float = 0.0) -> Order:

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-from trainables.criteria.magnitude import bn_scale, l1, l2, random
+from trainables.criteria.magnitude import bn_scale, l1, l2, magnitude, random
 from trainables.criteria.relevance import frs
-from trainables.criteria.sensitivity import snap, taylor
+from trainables.criteria.sensitivity import snap, snip, taylor
 from trainables.pruning.groups import Groups, Scores
 from trainables.pruning.probe import Probe
 from trainables.table import Table
@@ -18,6 +18,6 @@ class Criterion(Protocol):
         ...
 
 
-CRITERIA: Table[Criterion] = Table("criterion", l1, l2, random, bn_scale, taylor, snap, frs)
+CRITERIA: Table[Criterion] = Table("criterion", l1, l2, magnitude, random, bn_scale, taylor, snip, snap, frs)
 
 __all__ = ["CRITERIA", "Criterion"]

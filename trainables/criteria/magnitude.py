@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from trainables.criteria.members import Aggregate, Normalise, aggregated, channelwise, normalised, rows
 from trainables.pruning.groups import Group, Groups, Scores
 from trainables.pruning.probe import Probe
+from trainables.table import also_of_weights
 
 
 def l1(groups: Groups, probe: Probe, /, *, normalise: Normalise = "mean", aggregate: Aggregate = "mean") -> Scores:
@@ -20,6 +21,13 @@ def l2(groups: Groups, probe: Probe, /, *, normalise: Normalise = "mean", aggreg
     return _norms(groups, probe, 2, normalise, aggregate)
 
 
+@also_of_weights
+def magnitude(groups: Groups, probe: Probe, /) -> Scores:
+    """Small weights matter least, on one scale for all layers: |w|, of channels the mean over members of its sum."""
+    return _norms(groups, probe, 1, "none", "mean")
+
+
+@also_of_weights
 def random(groups: Groups, probe: Probe, /) -> Scores:
     """Any channel may go: what every other criterion has to beat."""
     return {name: torch.rand(group.channels, generator=probe.generator) for name, group in groups.items()}

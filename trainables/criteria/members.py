@@ -17,16 +17,16 @@ TINY = 1e-12
 
 
 def rows(model: nn.Module, group: Group) -> Iterator[tuple[Slice, Tensor]]:
-    """The producers' weights of each channel: (slice, [channels, weights of the channel])."""
+    """The producers' weights of each channel: (slice, [channels, weights of the channel]); single weights alone."""
     for piece in group.slices:
-        weight = model.get_parameter(piece.tensor) if piece.role == "out" else None
+        weight = model.get_parameter(piece.tensor) if piece.role in ("out", "weights") else None
         if weight is not None and weight.dim() > 1:
             yield piece, channelwise(weight.detach(), piece)
 
 
 def channelwise(tensor: Tensor, piece: Slice) -> Tensor:
     """The slice's part of a tensor as [channels, entries of the channel]."""
-    first = tensor.movedim(piece.dim, 0)
+    first = tensor.flatten() if piece.role == "weights" else tensor.movedim(piece.dim, 0)
     chosen = first[piece.positions.to(tensor.device).reshape(-1)]
     return chosen.reshape(piece.positions.shape[0], -1)
 

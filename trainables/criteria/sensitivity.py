@@ -1,16 +1,18 @@
 """Criteria that ask the loss: how much it moves, to first order, when a channel is gated."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from trainables.criteria.members import Normalise, normalised, with_unreached_last
+from trainables.criteria.members import Normalise, aggregated, channelwise, normalised, rows, with_unreached_last
 from trainables.pruning.gates import Where, gated
 from trainables.pruning.groups import Groups, Scores
 from trainables.pruning.probe import Loss, Probe
+from trainables.table import also_of_weights
 
 Samples = Annotated[int, Field(ge=0, description="training images; 0: all")]
 BatchSize = Annotated[int, Field(ge=1)]
@@ -41,6 +43,48 @@ def taylor(
     return with_unreached_last(scores, groups)
 
 
+@also_of_weights
+def snip(
+    groups: Groups,
+    probe: Probe,
+    /,
+    *,
+    loss: Literal["cross_entropy", "raw_logits"] = "cross_entropy",
+    samples: Samples = 512,
+    batch_size: BatchSize = 256,
+) -> Scores:
+    """Weights whose masks the loss hardly feels matter least: |w * dL/dw| (SNIP, Lee et al. 2019).
+
+    The gradient is a mean over `samples` images, in eval mode, of the network as it stands. Of channels the mean over
+    members of the sum over each filter. cross_entropy: the trial's own loss; raw_logits: see `snap`.
+    """
+    chosen: Loss = probe.loss if loss == "cross_entropy" else _raw_logits
+    weights = {
+        piece.tensor: probe.model.get_parameter(piece.tensor)
+        for group in groups.values()
+        for piece in group.slices
+        if piece.role in ("out", "weights")
+    }
+    totals = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
+    counted = 0
+    with probe.undisturbed() as model, learning(weights.values()), torch.enable_grad():
+        for images, labels in probe.sample(samples, batch_size):
+            value = chosen(model(images), labels) * len(labels)
+            gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
+            probe.charge(forward=len(labels), backward=len(labels))
+            counted += len(labels)
+            for total, gradient in zip(totals.values(), gradients, strict=True):
+                if gradient is not None:
+                    total += gradient
+    sensitivities = {name: (totals[name] * weight.detach()).abs() / counted for name, weight in weights.items()}
+    return {
+        name: aggregated(
+            (channelwise(sensitivities[piece.tensor], piece).sum(1) for piece, _ in rows(probe.model, group)), "mean"
+        )
+        for name, group in groups.items()
+    }
+
+
 def snap(
     groups: Groups,
     probe: Probe,
@@ -66,6 +110,19 @@ def snap(
             totals[name] = totals.get(name, 0.0) + gradient.double().cpu() * size
     scores = {name: normalised(total.abs() / counted, normalise) for name, total in totals.items()}
     return with_unreached_last(scores, groups)
+
+
+@contextmanager
+def learning(weights: Iterable[Tensor]) -> Iterator[None]:
+    """Gradients reach these weights inside, frozen ones too."""
+    frozen = [weight for weight in weights if not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
 
 
 def _raw_logits(logits: Tensor, labels: Tensor) -> Tensor:

@@ -4,9 +4,10 @@ Everything is decided and checked before anything is cut. Does NOT cover when an
 what the learning rate does afterwards (`recoveries`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from trainables.pruning.groups import Group, Groups, Scores
 from trainables.pruning.probe import Probe
 from trainables.pruning.removal import Removal, compose, remove
 from trainables.pruning.selection import Target, select
+from trainables.pruning.weights import Masks, masked_out, weights_of
 from trainables.schedules import Moment
 
 
@@ -32,6 +34,7 @@ class Dense:
     params: int
     widths: dict[str, int]  # by group
     filters: int  # in the groups that may be pruned
+    weights: int  # in the layers whose single weights may be masked
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,31 @@ class EventResult:
     norm_ratio: float  # norm of the removed weights over the norm of all, before
     charged_macs: int  # of the passes that criterion and allocation made
     streams_cut: int  # channels taken from groups with more than one producer, residual streams above all
+    masks: Masks  # of single weights, after it
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many weights are alive, biases and norms included, and their norm in double precision."""
+
+    count: int
+    norm: float
+
+    def removed_since(self, before: "Weights") -> float:
+        """The fraction of the weights that an event has taken."""
+        return 1.0 - self.count / before.count
+
+    def norm_ratio_to(self, before: "Weights") -> float:
+        """The norm of what an event has taken over the norm of all."""
+        return sqrt(max(before.norm**2 - self.norm**2, 0.0)) / max(before.norm, 1e-12)
+
+
+def measure_weights(model: nn.Module, masks: Masks) -> Weights:
+    """The weights as they stand."""
+    with torch.no_grad():
+        square = sum(float(parameter.double().pow(2).sum()) for parameter in model.parameters())
+    count = sum(parameter.numel() for parameter in model.parameters()) - masked_out(masks)
+    return Weights(count, square**0.5)
 
 
 def measure_dense(model: nn.Module, example: Tensor, prune: Prune | None) -> tuple[Dense, Costs]:
@@ -56,18 +84,28 @@ def measure_dense(model: nn.Module, example: Tensor, prune: Prune | None) -> tup
         params=sum(parameter.numel() for parameter in model.parameters()),
         widths={name: group.channels for name, group in traced.graph.groups.items()},
         filters=sum(group.filters * group.channels for group in groups.values()),
+        weights=alive_weights(model, {}, prune),
     )
     return dense, traced.costs
 
 
 def prunable(groups: Groups, prune: Prune | None) -> dict[str, Group]:
     """The groups that the plan does not protect by a pattern over their producers' names."""
+    return {name: group for name, group in groups.items() if not _is_protected(group.producers, prune)}
+
+
+def _is_protected(modules: Iterable[str], prune: Prune | None) -> bool:
     patterns = prune.protect if prune is not None else ()
-    return {
-        name: group
-        for name, group in groups.items()
-        if not any(fnmatchcase(producer, pattern) for producer in group.producers for pattern in patterns)
-    }
+    return any(fnmatchcase(module, pattern) for module in modules for pattern in patterns)
+
+
+def alive_weights(model: nn.Module, masks: Masks, prune: Prune | None) -> int:
+    """How many single weights of the layers that the plan does not protect are there, and not masked."""
+    return sum(
+        int(masks[name].sum()) if name in masks else weight.numel()
+        for name, weight in weights_of(model)
+        if not _is_protected([name.rpartition(".")[0]], prune)
+    )
 
 
 def fire(
@@ -87,7 +125,7 @@ def fire(
     """
     criterion = CRITERIA.bind(prune.criterion.name, prune.criterion.settings)
     allocation = ALLOCATIONS.bind(prune.allocation.name, prune.allocation.settings)
-    weights_before, norm_before = _weights(model)
+    before = measure_weights(model, {})
     removal: Removal = {}
     charged = streams_cut = 0
     final: Target | None = None
@@ -100,7 +138,7 @@ def fire(
             break
         seen = probe(groups, costs.macs())
         scores = criterion(groups, seen)
-        _check_scores(scores, groups, prune.criterion.name, epoch)
+        check_scores(scores, groups, prune.criterion.name, epoch)
         order = allocation(scores, groups, seen)
         charged += seen.charged_macs
         target = final.within(order.valid_for, costs)
@@ -115,15 +153,16 @@ def fire(
             traced = trace(model, example, dense=dense.widths)
             costs = traced.costs
             break
-    weights_after, norm_after = _weights(model)
+    after = measure_weights(model, {})
     return EventResult(
         removal=removal,
         costs=costs,
         widths={name: group.channels for name, group in traced.graph.groups.items()},
-        removed_fraction=1.0 - weights_after / weights_before,
-        norm_ratio=(max(norm_before**2 - norm_after**2, 0.0)) ** 0.5 / max(norm_before, 1e-12),
+        removed_fraction=after.removed_since(before),
+        norm_ratio=after.norm_ratio_to(before),
         charged_macs=charged,
         streams_cut=streams_cut,
+        masks={},
     )
 
 
@@ -137,7 +176,7 @@ def _target(prune: Prune, moment: Moment, dense: Dense, groups: Groups) -> Targe
     return Target.macs(int((1.0 - moment.sparsity) * dense.macs))
 
 
-def _check_scores(scores: Scores, groups: Groups, criterion: str, epoch: int) -> None:
+def check_scores(scores: Scores, groups: Groups, criterion: str, epoch: int) -> None:
     """A criterion that answers nonsense must not cut anything."""
     for name, group in groups.items():
         score = scores.get(name)
@@ -147,10 +186,3 @@ def _check_scores(scores: Scores, groups: Groups, criterion: str, epoch: int) ->
             raise TrialFailed(reason, epoch=epoch)
         if not bool(torch.isfinite(score).all()):
             raise TrialFailed(f"criterion '{criterion}' gave a score that is not finite for {name}", epoch=epoch)
-
-
-def _weights(model: nn.Module) -> tuple[int, float]:
-    """How many weights there are, and their norm, in double precision."""
-    with torch.no_grad():
-        square = sum(float(parameter.double().pow(2).sum()) for parameter in model.parameters())
-    return sum(parameter.numel() for parameter in model.parameters()), square**0.5

@@ -9,8 +9,11 @@ from typing import Literal
 
 from torch import Tensor
 
-Role = Literal["out", "norm", "in"]
-"""out: a producer's own rows (weight, bias); norm: per-channel parameters and buffers; in: a consumer's columns."""
+Role = Literal["out", "norm", "in", "weights"]
+"""out: a producer's own rows (weight, bias); norm: per-channel parameters and buffers; in: a consumer's columns.
+
+weights: single weights of a layer (`weights`); their positions are those of the flattened tensor.
+"""
 
 
 @dataclass(frozen=True, eq=False)

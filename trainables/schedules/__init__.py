@@ -24,7 +24,9 @@ def moments_of(plan: Plan) -> tuple[Moment, ...]:
     if plan.prune is None:
         return ()
     amount = plan.prune.amount
-    keep = next((value for value in (amount.keep_macs, amount.keep_channels) if value is not None), 0.0)
+    keep = next(
+        (value for value in (amount.keep_macs, amount.keep_channels, amount.keep_weights) if value is not None), 0.0
+    )
     schedule = SCHEDULES.bind(plan.prune.schedule.name, plan.prune.schedule.settings)
     return schedule(plan.train.epochs, 1.0 - keep)
 

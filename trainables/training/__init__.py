@@ -2,7 +2,7 @@
 
 from trainables.seeds import generator, reseed, seeded
 from trainables.training.decays import DECAYS, learning_rates
-from trainables.training.loop import EpochResult, Evaluation, evaluate, recalibrate, require_finite, train_epoch
+from trainables.training.loop import Beside, EpochResult, Evaluation, evaluate, recalibrate, require_finite, train_epoch
 from trainables.training.losses import LOSSES, Loss, loss_of, training_loss
 from trainables.training.numerics import placed, precision, prepared, set_numerics
 from trainables.training.optimizers import OPTIMIZERS, make_optimizer
@@ -11,6 +11,7 @@ __all__ = [
     "DECAYS",
     "LOSSES",
     "OPTIMIZERS",
+    "Beside",
     "EpochResult",
     "Evaluation",
     "Loss",

@@ -3,8 +3,8 @@
 Does NOT cover what happens between epochs (`trial`) or at a pruning event (`pruning`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple
@@ -32,6 +32,16 @@ class EpochResult:
     samples: int
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What acts in every step beside the recipe, in the order of the step; None: nothing there."""
+
+    forward: Callable[[], AbstractContextManager[object]] = nullcontext  # the pass is made inside
+    penalty: Callable[[], Tensor] | None = None  # added to the loss that is minimised, not to the one reported
+    gradients: Callable[[], None] | None = None  # after the backward pass, before clipping
+    weights: Callable[[], None] | None = None  # after the update
+
+
 class Evaluation(NamedTuple):
     """How a network does on a split: accuracy in [0, 1] and mean loss."""
 
@@ -49,6 +59,7 @@ def train_epoch(
     generator: torch.Generator,
     epoch: int,
     augment: Sequence[str] = (),
+    beside: Beside = Beside(),
 ) -> EpochResult:
     """Train on every image once, step i at learning rate `rates[i]`; order and augmentation come from `generator`.
 
@@ -60,7 +71,7 @@ def train_epoch(
     for number, (images, labels) in enumerate(split.epoch(train.batch_size, generator, augment)):
         for group in optimizer.param_groups:
             group["lr"] = rates[number]
-        loss = _step(model, optimizer, prepared(images, train), labels, train, loss_of_batch)
+        loss = _step(model, optimizer, prepared(images, train), labels, train, loss_of_batch, beside)
         total += loss.detach() * len(labels)
         samples += len(labels)
         if number % STEPS_BETWEEN_CHECKS == STEPS_BETWEEN_CHECKS - 1:
@@ -77,13 +88,15 @@ def _step(
     labels: Tensor,
     train: Train,
     loss_of_batch: Loss,
+    beside: Beside,
 ) -> Tensor:
     """One update of the weights; returns the loss before it."""
-    with precision(train, images.device):
+    with precision(train, images.device), beside.forward():
         loss = loss_of_batch(model(images), labels)
+    minimised = loss if beside.penalty is None else loss + beside.penalty()
     optimizer.zero_grad(set_to_none=True)
     try:
-        loss.backward()  # type: ignore[no-untyped-call]
+        minimised.backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         if "deterministic" in str(error):
             reason = str(error).partition(".")[0]
@@ -91,9 +104,13 @@ def _step(
                 f"this network cannot train reproducibly here ({reason}); set train.algorithms: fast"
             ) from error
         raise
+    if beside.gradients is not None:
+        beside.gradients()
     if train.clip_norm is not None:
         nn.utils.clip_grad_norm_(model.parameters(), train.clip_norm)
     optimizer.step()
+    if beside.weights is not None:
+        beside.weights()
     return loss
 
 

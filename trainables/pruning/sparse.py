@@ -1,0 +1,63 @@
+"""One pruning event on single weights: criterion, allocation, selection, masks. The network costs what it did before.
+
+Does NOT cover the event on channels (`event`), nor the masks between events (`weights`).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from spaces.plan import Prune
+from trainables.allocations import ALLOCATIONS
+from trainables.criteria import CRITERIA
+from trainables.pruning.costs import Costs
+from trainables.pruning.event import Dense, EventResult, check_scores, measure_weights, prunable
+from trainables.pruning.groups import Group, Groups, Scores
+from trainables.pruning.probe import Probe
+from trainables.pruning.selection import Order
+from trainables.pruning.weights import Masks, Pattern, enforce, select_weights, weight_groups
+from trainables.schedules import Moment
+
+
+def fire_weights(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    prune: Prune,
+    moment: Moment,
+    dense: Dense,
+    costs: Costs,
+    masks: Masks,
+    probe: Callable[[dict[str, Group], int], Probe],
+    epoch: int,
+) -> EventResult:
+    """Mask weights of `model` to `moment.sparsity`, in place, with what the optimizer remembers of them.
+
+    Raises TrialFailed where scores are not usable.
+    """
+    before = measure_weights(model, masks)
+    groups = prunable(weight_groups(model, masks), prune)
+    seen = probe(groups, costs.macs())
+    scores = CRITERIA.bind(prune.criterion.name, prune.criterion.settings)(groups, seen)
+    check_scores(scores, groups, prune.criterion.name, epoch)
+    allocation = ALLOCATIONS.bind(prune.allocation.name, prune.allocation.settings)
+
+    def allocate(scores: Scores, groups: Groups) -> Order:
+        return allocation(scores, groups, seen)
+
+    pattern = None if prune.pattern is None else Pattern.read(prune.pattern)
+    most = int((1.0 - moment.sparsity) * dense.weights)
+    found = select_weights(model, groups, scores, allocate, most=most, pattern=pattern)
+    enforce(model, found, optimizer)
+    after = measure_weights(model, found)
+    return EventResult(
+        removal={},
+        costs=costs,
+        widths=dict(costs.traced_widths),
+        removed_fraction=after.removed_since(before),
+        norm_ratio=after.norm_ratio_to(before),
+        charged_macs=seen.charged_macs,
+        streams_cut=0,
+        masks=found,
+    )
