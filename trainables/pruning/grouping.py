@@ -11,7 +11,10 @@ from trainables.pruning.ledger import Block, Ids, Ledger
 
 def group(ledger: Ledger, dense: Mapping[str, int]) -> tuple[dict[str, Group], dict[str, str]]:
     """The groups in network order, and for every layer left alone the reason."""
-    blocks = list(ledger.blocks.values())
+    members: dict[int, list[Block]] = {}  # by first node: the leader, then what has the very same nodes
+    for each in ledger.blocks.values():
+        members.setdefault(each.first, []).append(each)
+    blocks = [same[0] for same in members.values()]
     roots = ledger.roots()
     reasons = ledger.frozen(roots)
     if not blocks:
@@ -23,7 +26,7 @@ def group(ledger: Ledger, dense: Mapping[str, int]) -> tuple[dict[str, Group], d
     free = torch.ones(ledger.size, dtype=torch.bool)
     free[list(reasons)] = False
     rows = free[root]
-    groups = _groups(blocks, root[rows], block[rows], position[rows], ledger.size, dense)
+    groups = _groups(blocks, root[rows], block[rows], position[rows], members, dense)
     return groups, _left_alone(blocks, roots, reasons)
 
 
@@ -41,11 +44,17 @@ def _complete(reasons: dict[int, str], blocks: list[Block], root: Ids, block: Id
 
 
 def _groups(
-    blocks: list[Block], root: Ids, block: Ids, position: Ids, size: int, dense: Mapping[str, int]
+    blocks: list[Block],
+    root: Ids,
+    block: Ids,
+    position: Ids,
+    members: Mapping[int, list[Block]],
+    dense: Mapping[str, int],
 ) -> dict[str, Group]:
     """Splits the free rows (root, block, position) into groups by what each channel touches."""
     if not root.numel():
         return {}
+    size = int(root.max()) + 1
     signature = _signature(root, block, size)
     _, kind = torch.unique(signature[root], return_inverse=True)
     is_out = torch.tensor([b.role == "out" for b in blocks])
@@ -66,7 +75,7 @@ def _groups(
     def place_in_network(parts: list[tuple[Block, Tensor]]) -> list[tuple[bool, int, int]]:
         return sorted((b.role != "out", number[id(b)], p.shape[1]) for b, p in parts)
 
-    return _named(sorted(made.values(), key=place_in_network), dense)
+    return _named(sorted(made.values(), key=place_in_network), members, dense)
 
 
 def _signature(root: Ids, block: Ids, size: int) -> Ids:
@@ -76,10 +85,16 @@ def _signature(root: Ids, block: Ids, size: int) -> Ids:
     return torch.zeros(size, dtype=torch.int64).scatter_add_(0, root, mixed[block])
 
 
-def _named(parts: list[list[tuple[Block, Tensor]]], dense: Mapping[str, int]) -> dict[str, Group]:
+def _named(
+    parts: list[list[tuple[Block, Tensor]]], members: Mapping[int, list[Block]], dense: Mapping[str, int]
+) -> dict[str, Group]:
     groups: dict[str, Group] = {}
-    for members in parts:
-        slices = tuple(Slice(b.tensor, b.dim, p, b.size, b.role, b.module) for b, p in members)
+    for leaders in parts:
+        slices = tuple(
+            Slice(b.tensor, b.dim, positions, b.size, b.role, b.module)
+            for leader, positions in leaders
+            for b in members[leader.first]
+        )
         producers = tuple(dict.fromkeys(s.module for s in slices if s.role == "out"))
         consumers = tuple(dict.fromkeys(s.module for s in slices if s.role == "in"))
         name, again = producers[0] or slices[0].tensor, 2

@@ -107,7 +107,7 @@ def _add_bias(tracer: Tracer, bias: Tensor | None, outgoing: Ids) -> None:
         tracer.ledger.freeze(outgoing, "has a computed bias")
         return
     tracer.visited.add(name)
-    tracer.ledger.tie(tracer.ledger.nodes(name, 0, bias.shape[0], "out"), outgoing)
+    tracer.ledger.follow(name, 0, bias.shape[0], outgoing, "out")
 
 
 def linear(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:

@@ -46,6 +46,14 @@ class Ledger:
             self.size += size
         return torch.arange(block.first, block.first + block.size)
 
+    def follow(self, tensor: str, dim: int, size: int, leader: Ids, role: Role) -> None:
+        """Ties all of a parameter's dimension to nodes that lie in a row, by giving it those very nodes."""
+        if (tensor, dim) in self.blocks or int(leader[-1]) - int(leader[0]) != size - 1:
+            self.tie(self.nodes(tensor, dim, size, role), leader)
+        else:
+            module = tensor.rpartition(".")[0]
+            self.blocks[tensor, dim] = Block(tensor, dim, size, int(leader[0]), role, module)
+
     def tie(self, first: Ids, second: Ids) -> None:
         """Channels that live and die together; where one side is no channel, the other is frozen."""
         shape = (first + second).shape

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from trainables.pruning.layers import CUT_AS, along, consume
 from trainables.pruning.ledger import Ids
 from trainables.pruning.splits import tie_runs
-from trainables.pruning.tracer import Handler, Tracer, argument, label, nothing, words
+from trainables.pruning.tracer import Handler, Tracer, argument, label, named, nothing, words
 
 
 def channel_norm(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
@@ -25,11 +25,18 @@ def channel_norm(tracer: Tracer, name: str, args: tuple[Any, ...], kwargs: dict[
 
 
 def _bind(tracer: Tracer, name: str, tensors: list[Tensor], channels: Ids) -> None:
-    """Ties per-channel parameters and buffers to the channels."""
+    """Ties per-channel parameters and buffers to the channels: the first to them, the others to the first."""
+    leader: Ids | None = None
     for tensor in tensors:
+        own_name = named(tensor)
+        if leader is not None and own_name is not None and tensor.ndim == 1:
+            tracer.visited.add(own_name)
+            tracer.ledger.follow(own_name, 0, tensor.shape[0], leader, "norm")
+            continue
         own = tracer.read(tensor).reshape(-1)
         if bool(own.any()):
             consume(tracer, channels, own, name)
+            leader = own if own_name is not None else leader
         else:
             tracer.ledger.freeze(channels, f"'{name}' uses a computed parameter{tracer.where()}")
 
