@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.export.pt2_archive import PT2ArchiveReader, PT2ArchiveWriter
 
+from search.__main__ import main
 from spaces.errors import UserError
 from spaces.plan import Plan
 from trainables import checkpoint
@@ -142,13 +143,6 @@ def test_every_form_takes_any_batch_size(exported: Path, trained: Path, batch: i
     assert session.get_inputs()[0].shape == ["batch", 1, 8, 8]
     logits = torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_verify_repeats_the_proof(exported: Path) -> None:
-    heard: list[int] = []
-    done = verify(exported, progress=lambda images, total: heard.append(images))
-    assert set(done.correct) == {"safetensors", "pt2", "onnx"}
-    assert heard[-1] == done.images == 900
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -390,18 +384,34 @@ def test_what_is_ours_needs_torch_alone() -> None:
 # ---- the commands ------------------------------------------------------------------------------------------------
 
 
-def prunefront(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "search", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def prunefront(
+    *arguments: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of a verb."""
+    monkeypatch.setattr(sys, "argv", ["prunefront", *arguments])
+    status = 0
+    try:
+        main()
+    except SystemExit as leaving:
+        status = int(leaving.code or 0)
+    return status, *capfd.readouterr()
 
 
-def test_verify_answers_by_exit_status_and_one_line(copy: Path, tmp_path: Path) -> None:
-    missing = prunefront("verify", str(tmp_path / "nowhere"))
-    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
-    sound = prunefront("verify", str(copy))
-    assert (sound.returncode, "verified" in sound.stdout) == (0, True), sound.stderr
+def test_verify_repeats_the_proof_form_by_form(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, said, complaints = prunefront("verify", str(exported), monkeypatch=monkeypatch, capfd=capfd)
+    assert (status, complaints) == (0, "")
+    assert [line.split()[0] for line in said.splitlines()[:3]] == ["safetensors", "pt2", "onnx"]
+    assert said.count("of 900 right") == 3
+
+
+def test_verify_answers_by_exit_status_and_one_line(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    status, _, complaints = prunefront("verify", str(copy / "nowhere"), monkeypatch=monkeypatch, capfd=capfd)
+    assert (status, complaints.count("\n")) == (2, 1)
     (copy / "model_card.md").write_text("other")
-    changed = prunefront("verify", str(copy))
-    assert (changed.returncode, changed.stderr.count("\n")) == (1, 1)
-    assert "model_card.md" in changed.stderr
+    status, _, complaints = prunefront("verify", str(copy), monkeypatch=monkeypatch, capfd=capfd)
+    assert (status, complaints.count("\n")) == (1, 1)
+    assert "model_card.md" in complaints

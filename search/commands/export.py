@@ -1,5 +1,6 @@
 """`prunefront export EXPERIMENT`: the best point under a budget as files that run elsewhere, verified."""
 
+import math
 import re
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ import click
 from spaces.errors import UserError
 
 if TYPE_CHECKING:
-    from tracking.front import Point
+    from tracking.front import Budget, Point
     from tracking.result import Front
 
 SUFFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
@@ -46,30 +47,47 @@ def command(
     Without a budget: the fewest MACs within one standard error of the dense accuracy, else the knee of the front.
     """
     from tracking.connection import default_uri
-    from tracking.front import Budget
     from tracking.read import read_front
 
-    ways = [max_macs or max_params or max_latency is not None or min_accuracy is not None, knee, run_id]
-    if sum(map(bool, ways)) > 1:
+    limits = (max_macs, max_params, max_latency, min_accuracy)
+    if sum([any(limit is not None for limit in limits), knee, run_id is not None]) > 1:
         raise UserError("give a budget, or --knee, or --run; not several of them")
     uri = tracking_uri or default_uri(storage)
     front = read_front(uri, experiment)
-    budget = Budget(
-        max_macs=_amount("--max-macs", max_macs, front, "macs"),
-        max_params=_amount("--max-params", max_params, front, "params"),
-        max_latency_ms=max_latency,
-        min_accuracy=_accuracy(min_accuracy),
+    budget = budget_of(
+        front, max_macs=max_macs, max_params=max_params, max_latency=max_latency, min_accuracy=min_accuracy
     )
     point = run_of(front, run_id) if run_id else _knee(front) if knee else best_point(front, budget)
     export_point(point, target, uri=uri, experiment=experiment, data_root=data_root)
 
 
-def best_point(front: "Front", budget: Any) -> "Point":
+def budget_of(
+    front: "Front",
+    *,
+    max_macs: str | None = None,
+    max_params: str | None = None,
+    max_latency: float | None = None,
+    min_accuracy: float | None = None,
+) -> "Budget":
+    """What the options ask for, in absolute numbers. Raises UserError in the option's name."""
+    from tracking.front import Budget
+
+    if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+        raise UserError(f"--min-accuracy {min_accuracy:g}: expected a fraction from 0 to 1")
+    if max_latency is not None and not any("latency_ms" in point.metrics for point in front.front):
+        raise UserError("--max-latency: no trial measured its latency; name latency_ms among the study's objectives")
+    return Budget(
+        max_macs=_amount("--max-macs", max_macs, front, "macs"),
+        max_params=_amount("--max-params", max_params, front, "params"),
+        max_latency_ms=max_latency,
+        min_accuracy=min_accuracy,
+    )
+
+
+def best_point(front: "Front", budget: "Budget") -> "Point":
     """The best point of the front under a budget; the recommended one where the budget is empty."""
     from tracking.front import best_within, recommended
 
-    if budget.max_latency_ms is not None and not any("latency_ms" in point.metrics for point in front.front):
-        raise UserError("no trial of this search measured its latency; name latency_ms among the study's objectives")
     if not budget.limits and budget.min_accuracy is None:
         return recommended(front.front, front.baseline)
     return best_within(front.front, budget)
@@ -138,7 +156,7 @@ def _amount(option: str, text: str | None, front: "Front", metric: str) -> float
     if text is None:
         return None
     match = re.fullmatch(r"(\d*\.?\d+(?:[eE][+-]?\d+)?)([kKmMgG]?)", text.strip())
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < math.inf:
         raise UserError(f"{option} {text}: expected a fraction up to 1, or a number with K, M or G")
     number, suffix = float(match[1]), match[2].lower()
     if suffix or number > 1:
@@ -147,9 +165,3 @@ def _amount(option: str, text: str | None, front: "Front", metric: str) -> float
         raise UserError(f"{option} {text}: a fraction of the dense network, which has not finished; give a number")
     # A point at exactly the fraction is within it, whatever the last bit of the product.
     return number * front.baseline.metrics[metric] * (1 + 1e-12)
-
-
-def _accuracy(value: float | None) -> float | None:
-    if value is not None and not 0 <= value <= 1:
-        raise UserError(f"--min-accuracy {value:g}: expected a fraction from 0 to 1")
-    return value
