@@ -61,7 +61,8 @@ class Lines:
         else:
             what = f"{event.kind}: {event.body['reason']}"
         mark = " *" if front_changed else ""
-        left = f", {spell(board.seconds_left)} left" if board.ended < board.trials else ""
+        known = board.ended < board.trials and math.isfinite(board.seconds_left)
+        left = f", {spell(board.seconds_left)} left" if known else ""
         area = board.standing.hypervolume
         covered = "" if area is None else f"; front {len(board.standing.front)}, hypervolume {area:.4f}"
         self._say(f"{board.ended}/{board.trials}  {board.name(number)}: {what}{mark}{covered}{left}")
@@ -119,7 +120,7 @@ class Picture:
             f"{board.ended}/{board.trials} trials",
             f"  running {len(board.running)}",
             (f"  failed {counts['failed']}", "red" if counts["failed"] else ""),
-            f"  {spell(board.elapsed)}, {spell(board.seconds_left)} left",
+            f"  {spell(board.elapsed)} so far, {spell(board.seconds_left)} left",
         )
         under_way = sum(trial.epoch / trial.epochs for trial in board.running.values())
         bar = ProgressBar(total=board.trials, completed=board.ended + under_way, width=60)

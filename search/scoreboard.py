@@ -19,6 +19,7 @@ class Running:
     epochs: int
     epoch: int = 0
     node: str = ""
+    began: float = 0.0
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
@@ -31,11 +32,13 @@ class Scoreboard:
         self.running: dict[int, Running] = {}
         self._plans: dict[int, dict[str, Any]] = {}
         self._began: float | None = None
-        self._ended_before = 0
+        self._durations: list[float] = []  # seconds of the pruned trials that ended since then
+        self._most_at_once = 1
 
     def begin(self) -> None:
         """From now on events are heard as they happen; what came before is a log's."""
-        self._began, self._ended_before = self._clock(), self.ended
+        self._began = self._clock()
+        self._durations.clear()
         self.running.clear()
 
     @property
@@ -57,12 +60,16 @@ class Scoreboard:
                         plan["train"]["epochs"],
                         event.body["from_epoch"],
                         event.body["node"],
+                        self._clock(),
                     )
+                    self._most_at_once = max(self._most_at_once, len(self.running))
                 case "reported" if number in self.running:
                     self.running[number].epoch = event.body["epoch"]
                     self.running[number].metrics = event.body
-                case "finished" | "failed" | "stopped":
-                    self.running.pop(number, None)
+                case "finished" | "failed" | "stopped" if number in self.running:
+                    began = self.running.pop(number).began
+                    if number:  # the baseline trains every epoch of the dense network: no other takes as long
+                        self._durations.append(self._clock() - began)
         return self.standing.hear(event)
 
     def name(self, number: int) -> str:
@@ -81,8 +88,9 @@ class Scoreboard:
 
     @property
     def seconds_left(self) -> float:
-        """From the pace so far, with running trials counted by their epochs; infinite while there is none."""
-        done = self.ended - self._ended_before
+        """From how long trials took so far, running ones counted by their epochs; infinite while that is unknown."""
+        if not self._durations:
+            return math.inf
         under_way = sum(trial.epoch / trial.epochs for trial in self.running.values())
-        pace = (done + under_way) / self.elapsed if self.elapsed > 0 else 0.0
-        return (self.trials - self.ended - under_way) / pace if pace > 0 else math.inf
+        each = sum(self._durations) / len(self._durations)
+        return each * (self.trials - self.ended - under_way) / self._most_at_once

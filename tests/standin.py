@@ -2,8 +2,8 @@
 
 It has the face of `trainables.trial.Trial`; metrics are computed from the plan, boundaries are empty files.
 
-STANDIN_SECONDS sleeps that long in every epoch; STANDIN_BREAKS names a criterion whose trials fail after two epochs,
-STANDIN_CRASHES one whose trials raise an error of no known kind. Every epoch that is run is noted in HOME/ran.jsonl.
+STANDIN_SECONDS sleeps that long in every epoch; STANDIN_BREAKS names a criterion whose trials fail once they have two
+epochs, STANDIN_CRASHES one whose trials raise an error of no known kind. Every epoch run is noted in HOME/ran.jsonl.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from search.runner import Ending, Workload, run_search
+from search.runner import Ending, Workload, mlflow_recorder, run_search
 from search.summary import print_summary
 from spaces.errors import TrialFailed, UserError
 from spaces.load import load_study
@@ -50,7 +50,7 @@ class StandIn:
         criterion = "" if self.plan.prune is None else self.plan.prune.criterion.name
         if not self.done:
             time.sleep(self._seconds)
-            if criterion == os.environ.get("STANDIN_BREAKS") and self.epoch == 2:
+            if criterion == os.environ.get("STANDIN_BREAKS") and self.epoch >= 2:
                 raise TrialFailed("loss is nan", epoch=self.epoch)
             if criterion == os.environ.get("STANDIN_CRASHES"):
                 raise ZeroDivisionError("division by zero")
@@ -122,12 +122,17 @@ class Unrecorded:
 
 
 def search(
-    study: Study, *, mode: Literal["new", "resume"] = "new", address: str | None = None, console: Console | None = None
+    study: Study,
+    *,
+    mode: Literal["new", "resume"] = "new",
+    address: str | None = None,
+    console: Console | None = None,
+    uri: str | None = None,
 ) -> Ending:
     return run_search(
         study,
         workload=Workload("tests.standin:StandIn", StandInOutlook()),
-        recorder=lambda spool, warn: nullcontext(Unrecorded()),
+        recorder=mlflow_recorder(uri, study.name) if uri else lambda spool, warn: nullcontext(Unrecorded()),
         console=console or Console(quiet=True),
         trials=study.budget.trials,
         mode=mode,
@@ -139,11 +144,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("storage", type=Path)
     parser.add_argument("--mode", default="new")
+    parser.add_argument("--uri")
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
     console = Console()
     try:
-        ending = search(stand_in_study(given.storage, *given.set), mode=given.mode, console=console)
+        ending = search(stand_in_study(given.storage, *given.set), mode=given.mode, console=console, uri=given.uri)
     except UserError as error:
         sys.exit(f"prunefront: {error}")
     print_summary(console, ending.board, why_ended=ending.why_ended)
