@@ -93,6 +93,9 @@ class Prune(Section):
         Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$", description='N:M weights stay in each M along the inputs: "2:4"'),
     ] = None
     protect: Annotated[tuple[str, ...], Field(description="patterns of channel groups left alone")] = ()
+    compensation: Annotated[
+        Annotated[Plugin, of("compensation")] | None, Field(description="what is repaired at an event; null: nothing")
+    ] = None
     recalibrate_batches: Annotated[
         int, Field(ge=0, description="training batches that renew BatchNorm statistics after each event")
     ] = 0
@@ -169,8 +172,9 @@ def _check_granularity(prune: Prune) -> None:
             known = ", ".join(name for name in catalogue()[kind] if prunes_weights(kind, name))
             message = f"{kind} '{plugin.name}' is for channels; for granularity 'weights': {known}"
             raise Misfit(message, "prune", kind)
-    if prune.width_multiple != 1:
-        raise Misfit("width_multiple needs granularity 'channels'", "prune", "width_multiple")
+    for field, unset in (("width_multiple", 1), ("compensation", None)):
+        if getattr(prune, field) != unset:
+            raise Misfit(f"{field} needs granularity 'channels'", "prune", field)
     if prune.pattern is not None:
         kept, of = map(int, prune.pattern.split(":"))
         if kept >= of:

@@ -64,8 +64,7 @@ def _mapping(properties: dict[str, Schema], required: list[str], description: st
 def _open(schema: Schema) -> Schema:
     """A value of the plan: fixed, one of some choices, or a range where numbers are allowed."""
     beside: Schema = {key: schema[key] for key in ("description", "default") if key in schema}
-    kind = plugin_kind(schema)
-    fixed: Schema = {"$ref": f"#/$defs/{kind}"} if kind is not None else _fixed(schema)
+    fixed = _fixed(schema)
     if "properties" in fixed:  # a section: what varies are its entries
         return {**fixed, **beside}
     open_forms: list[Schema] = [_choices(fixed)]
@@ -77,6 +76,9 @@ def _open(schema: Schema) -> Schema:
 
 
 def _fixed(schema: Schema) -> Schema:
+    kind = plugin_kind(schema)
+    if kind is not None:
+        return {"$ref": f"#/$defs/{kind}"}
     if "anyOf" in schema:
         return {"anyOf": [_fixed(option) for option in schema["anyOf"]]}
     kept = {key: value for key, value in schema.items() if key not in ("title", "default", "description", "plugin")}

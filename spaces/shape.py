@@ -88,5 +88,9 @@ def types(schema: Schema) -> set[str]:
 
 def allowed(schema: Schema) -> str:
     """What a place allows, in words."""
-    kind = plugin_kind(schema)
-    return f"the name of a {kind}, or a mapping with name and settings" if kind is not None else describe(schema)
+    words = {kind: f"the name of a {kind}, or a mapping with name and settings" for kind in _kinds(schema)}
+    return " or ".join(words.get(plugin_kind(option) or "", describe(option)) for option in options(schema))
+
+
+def _kinds(schema: Schema) -> list[str]:
+    return [kind for option in options(schema) if (kind := plugin_kind(option)) is not None]

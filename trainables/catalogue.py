@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.allocations import ALLOCATIONS
+from trainables.compensations import COMPENSATIONS
 from trainables.criteria import CRITERIA
 from trainables.data import DATASETS
 from trainables.models import MODELS
@@ -27,6 +28,7 @@ TABLES: dict[str, Table[Any]] = {
         CRITERIA,
         ALLOCATIONS,
         SCHEDULES,
+        COMPENSATIONS,
         RECOVERIES,
     )
 }

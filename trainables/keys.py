@@ -75,6 +75,7 @@ def after_event(key: str, prune: Prune, moment: Moment, *, event: int, loss: Any
         "width_multiple": prune.width_multiple,
         "pattern": prune.pattern,
         "protect": list(prune.protect),
+        "compensation": prune.compensation and prune.compensation.model_dump(mode="json"),
         "recalibrate_batches": prune.recalibrate_batches,
         "loss": loss,  # criteria look at it
     }

@@ -1,4 +1,4 @@
-"""One pruning event: criterion, allocation, selection, removal, in that order, until the amount is reached.
+"""One pruning event: criterion, allocation, selection, compensation, removal, until the amount is reached.
 
 Everything is decided and checked before anything is cut. Does NOT cover when an event happens (`schedules`) nor
 what the learning rate does afterwards (`recoveries`).
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from spaces.errors import TrialFailed
 from spaces.plan import Prune
 from trainables.allocations import ALLOCATIONS
+from trainables.compensations import COMPENSATIONS
+from trainables.compensations.folding import taken_up
 from trainables.criteria import CRITERIA
 from trainables.pruning.costs import Costs
 from trainables.pruning.graph import trace
@@ -125,6 +127,9 @@ def fire(
     """
     criterion = CRITERIA.bind(prune.criterion.name, prune.criterion.settings)
     allocation = ALLOCATIONS.bind(prune.allocation.name, prune.allocation.settings)
+    repair = None
+    if prune.compensation is not None:
+        repair = COMPENSATIONS.bind(prune.compensation.name, prune.compensation.settings)
     before = measure_weights(model, {})
     removal: Removal = {}
     charged = streams_cut = 0
@@ -140,15 +145,17 @@ def fire(
         scores = criterion(groups, seen)
         check_scores(scores, groups, prune.criterion.name, epoch)
         order = allocation(scores, groups, seen)
-        charged += seen.charged_macs
         target = final.within(order.valid_for, costs)
         kept = select(order, scores, groups, costs, target=target, multiple=prune.width_multiple)
         if all(len(indices) == groups[name].channels for name, indices in kept.items()):
+            charged += seen.charged_macs
             break  # at the floor of every group: nothing more can go
         streams_cut += sum(
             groups[name].channels - len(indices) for name, indices in kept.items() if len(groups[name].producers) > 1
         )
-        removal = compose(removal, remove(model, groups, kept, optimizer, example))
+        with taken_up(model, {} if repair is None else repair(groups, kept, seen)):
+            removal = compose(removal, remove(model, groups, kept, optimizer, example))
+        charged += seen.charged_macs
         if target is final and final.is_count:
             traced = trace(model, example, dense=dense.widths)
             costs = traced.costs
