@@ -77,6 +77,8 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     if known is None:
         names = [experiment.name for experiment in client.search_experiments() if experiment.name != "Default"]
         raise UserError(f"{unknown('experiment', name, names)} (in {uri})")
+    if known.lifecycle_stage == "deleted":
+        raise UserError(f"experiment '{name}' was deleted in {uri}; restore it there")
     return str(known.experiment_id)
 
 

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 METRICS, PARAMS = 800, 90  # per call; MLflow allows 1000 things, 100 of them parameters
 PAGE_SECONDS = 20.0  # the front's page is 5 MB: while a search runs, it is not written more often
+
+
+FRONT = f"{TAG}front"
 
 
 class Writer:
@@ -48,7 +52,7 @@ class Writer:
             self._index(search.run_id)
         members = {point.plan_hash for point in ledger.standing.front}
         for plan_hash, run in ledger.trials.items():
-            self._guarded(run, search.run_id, "true" if plan_hash in members else "false", refused)
+            self._guarded(run, search.run_id, refused, mark=self._mark if plan_hash in members else self._unmark)
         if search.is_due:
             self._tell(search)
         if ledger.front_is_due and time.monotonic() - self._page_at >= page_after:
@@ -65,13 +69,14 @@ class Writer:
 
     # ---- runs -------------------------------------------------------------------------------------------------------
 
-    def _guarded(self, run: Run, parent: str, on_front: str, refused: Callable[[str], None]) -> None:
+    def _guarded(
+        self, run: Run, parent: str, refused: Callable[[str], None], *, mark: Callable[[Run, str], None]
+    ) -> None:
         try:
             if run.run_id is None:
                 self._find_or_create(run, run.identity, parent=parent)
             assert run.run_id is not None
-            if self._tags[run.run_id].get(f"{TAG}front", "false") != on_front:
-                run.tags[f"{TAG}front"] = on_front
+            mark(run, run.run_id)
             if run.is_due:
                 self._tell(run)
         except Exception as error:
@@ -79,6 +84,17 @@ class Writer:
                 raise
             refused(f"MLflow refused what it was told of {run.name}: {first_line(error)}")
             run.forget()
+
+    def _mark(self, run: Run, run_id: str) -> None:
+        if FRONT not in self._tags[run_id]:
+            run.tags[FRONT] = "true"
+
+    def _unmark(self, run: Run, run_id: str) -> None:
+        run.tags.pop(FRONT, None)
+        if FRONT in self._tags[run_id]:
+            with _already_gone():
+                self._client.delete_tag(run_id, FRONT)
+            del self._tags[run_id][FRONT]
 
     def _search_tags(self, search: Run) -> dict[str, str]:
         return search.identity | {f"{TAG}kind": "search"}
@@ -170,6 +186,18 @@ def result_of(ledger: Ledger, experiment: str) -> Front:
         objectives=standing.objectives,
         search_run_id=ledger.search.run_id if ledger.search else None,
     )
+
+
+@contextmanager
+def _already_gone() -> Iterator[None]:
+    """What is deleted a second time, because the first answer got lost, is deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
 
 
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
