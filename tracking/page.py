@@ -90,7 +90,7 @@ def _layout(costs: list[str], groups: tuple[list[Point], ...]) -> dict[str, Any]
     return {
         "template": {},
         "height": 520,
-        "margin": {"l": 70, "r": 20, "t": 60, "b": 60},
+        "margin": {"l": 70, "r": 20, "t": 84, "b": 60},
         "hovermode": "closest",
         "hoverlabel": {"align": "left"},
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},

@@ -31,10 +31,11 @@ def save_picture(result: Front, file: Path) -> None:
         axes.scatter([dense.keep_macs], [dense.accuracy], s=64, marker="D", color=DENSE, label="dense", zorder=4)
         axes.axhline(dense.accuracy, color=DENSE, linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    ticks = [tick for tick in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if tick >= min(macs, default=1.0) / 1.5]
+    least = min((point.keep_macs for point in result.points), default=0.1)
+    axes.set_xlim(min(least, 0.5) / 1.25, 1.25)
+    ticks = [tick for tick in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0) if tick >= min(least, 0.5) / 1.25]
     axes.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     axes.set_xlabel("MACs kept (of the dense network's)")
     axes.set_ylabel("validation accuracy")
