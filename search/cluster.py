@@ -6,6 +6,7 @@ Ray reads its environment when it is imported, so this module imports it late an
 import logging
 import math
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def _start(ray: Any, address: str | None, resources: Resources) -> None:
         )
         _check_gpus(ray, resources)
     else:
+        _check_answers(address)
         try:
             ray.init(address=address, runtime_env={"working_dir": str(ROOT)}, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -94,6 +96,17 @@ def _check_fits(resources: Resources) -> None:
     cores = os.cpu_count() or 1
     if resources.cpus > cores:
         raise UserError(f"resources.cpus is {resources.cpus:g} per trial; this machine has {cores}")
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes, and print pages."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # auto, or a name that Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=5.0).close()
+    except OSError as error:
+        raise UserError(f"no Ray cluster answers at '{address}': {error.strerror or error}") from error
 
 
 def _check_gpus(ray: Any, resources: Resources) -> None:

@@ -25,6 +25,10 @@ Answer = Literal["wait", "over"]
 class Outlook(Protocol):
     """What can be said about a plan before it is trained."""
 
+    def check(self, study: Study) -> None:
+        """Raises UserError where the study cannot be run on this machine: its data is not there, say."""
+        ...
+
     def problem(self, plan: Plan) -> str | None:
         """Why the plan must not be proposed; None where it may."""
         ...

@@ -7,6 +7,7 @@ from spaces.errors import UserError
 from spaces.plan import Plan
 from spaces.study import Study
 from trainables.costing import Costing, fork_epoch
+from trainables.data import load_data
 
 SAMPLES = 256  # random plans of a study: enough to meet every fork that a search is likely to propose
 
@@ -16,6 +17,10 @@ class TorchOutlook:
 
     def __init__(self) -> None:
         self._costing = Costing()
+
+    def check(self, study: Study) -> None:
+        """Load the baseline's data once: whoever waits for a cluster should not then hear that a folder is missing."""
+        load_data(study.baseline().data, device="cpu")
 
     def problem(self, plan: Plan) -> str | None:
         """No event, or an amount out of reach. Raises UserError where the data is not there."""

@@ -1,6 +1,7 @@
 """One search from end to end: log, driver, Ray, tracking and progress, wired, and taken down whatever happens."""
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -103,10 +104,16 @@ def run_search(
     board = Scoreboard(trials + 1)
     progress = progress_for(board, console)
     with ExitStack() as stack:
-        log = stack.enter_context(EventLog.open(home))
+        log = stack.enter_context(_opened_log(home))
         for warning in log.warnings:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         _check_mode(log, study, mode)
+        is_wanted = stack.enter_context(_signals())
+        if not _is_over(log, trials + 1):  # else a finished search is resumed, and that needs no Ray
+            if address is None:
+                workload.outlook.check(study)
+            with console.status("starting Ray" if address is None else f"joining Ray at {address}"):
+                stack.enter_context(connected(address, study.resources))
         recording = stack.enter_context(recorder(home / "tracking", progress.note))
         keeper = _Keeper(board, recording, home)
 
@@ -123,26 +130,56 @@ def run_search(
         driver.open()
         board.begin()
         keeper.keep()
-        was_interrupted = _run(driver, study, workload, home, address, progress)
+        was_interrupted = False
+        if not driver.is_over:
+            was_interrupted = _run(driver, study, workload, home, address, progress, is_wanted)
         driver.close("interrupted" if was_interrupted else "budget spent")
     return Ending(board, was_interrupted, driver.why_ended)
 
 
-def _run(driver: Driver, study: Study, workload: Workload, home: Path, address: str | None, progress: Progress) -> bool:
+def _run(
+    driver: Driver,
+    study: Study,
+    workload: Workload,
+    home: Path,
+    address: str | None,
+    progress: Progress,
+    is_wanted: Callable[[], bool],
+) -> bool:
     """Whether it was interrupted."""
-    if driver.is_over:
-        return False  # a finished search that is resumed needs no Ray
-    with _signals() as is_wanted, progress:
+    from search.ray_backend import run_on_ray  # imports Ray, whose environment is set by now
+
+    with progress:
         watch = _Watch(progress, is_wanted)
         try:
             watch.between()
-            with connected(address, study.resources):
-                from search.ray_backend import run_on_ray  # after Ray's environment is set
-
-                run_on_ray(driver, study, home=home, trial=workload.trial, grows=address is not None, watch=watch)
+            run_on_ray(driver, study, home=home, trial=workload.trial, grows=address is not None, watch=watch)
         except KeyboardInterrupt:
             return True
     return False
+
+
+@contextmanager
+def _opened_log(home: Path) -> Iterator[EventLog]:
+    """The study's log. When a mistake ends the search before its first trial, nothing is left of a new one."""
+    made = [folder for folder in (home, home.parent) if not folder.exists()]
+    log = EventLog.open(home)
+    try:
+        with log:
+            yield log
+    except UserError:
+        if home in made and not any(event.kind == "proposed" for event in log.events()):
+            shutil.rmtree(home, ignore_errors=True)
+            if home.parent in made and not any(home.parent.iterdir()):
+                home.parent.rmdir()
+        raise
+
+
+def _is_over(log: EventLog, trials: int) -> bool:
+    """Whether the log has the end of every trial that is asked for."""
+    proposed = {event.trial for event in log.events() if event.kind == "proposed"}
+    ended = {event.trial for event in log.events() if event.kind in ("finished", "failed", "stopped")}
+    return proposed == ended and len(ended) >= trials
 
 
 class _Keeper:

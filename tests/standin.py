@@ -93,6 +93,10 @@ def fork_of(plan: Plan) -> int:
 
 
 class StandInOutlook:
+    def check(self, study: Study) -> None:
+        if os.environ.get("STANDIN_REFUSES"):
+            raise UserError("the stand-in refuses")
+
     def problem(self, plan: Plan) -> str | None:
         return None
 

@@ -1,6 +1,7 @@
 """Whole searches on a real Ray, with trials that need no torch."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,6 +101,38 @@ def test_a_search_shares_the_baselines_training_and_ends_although_some_trials_fa
 def test_a_second_search_of_a_study_at_once_is_refused(tmp_path: Path, home: Path) -> None:
     with EventLog.open(home), pytest.raises(UserError, match=f"process {os.getpid()} on .* is already searching"):
         search(stand_in_study(tmp_path))
+
+
+def test_a_mistake_before_the_first_trial_leaves_nothing_behind(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_REFUSES", "yes")
+    storage = tmp_path / "runs"
+    with pytest.raises(UserError, match="refuses"):
+        search(stand_in_study(storage))
+    assert not storage.exists()
+    undisturbed(stand_in_study(tmp_path, "budget.trials=1"), home)
+    with pytest.raises(UserError, match="refuses"):
+        search(stand_in_study(tmp_path), mode="resume")
+    assert len(proposals(read_events(home))) == 2, "what an earlier search did stays"
+
+
+@pytest.mark.parametrize(
+    ("override", "address", "message"),
+    [
+        ("resources.cpus=4096", None, "resources.cpus is 4096 per trial; this machine has"),
+        ("resources.storage=s3://bucket/runs", None, "resources.storage is the address 's3://bucket/runs'"),
+        ("resources.cpus=1", "127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
+    ],
+)
+def test_what_cannot_run_here_is_refused_at_once(
+    tmp_path: Path, override: str, address: str | None, message: str
+) -> None:
+    began = time.monotonic()
+    with pytest.raises(UserError, match=re.escape(message)):
+        search(stand_in_study(tmp_path / "runs", override), address=address)
+    assert time.monotonic() - began < 10.0
+    assert not (tmp_path / "runs").exists()
 
 
 def test_ctrl_c_stops_a_search_cleanly_and_it_can_be_resumed(tmp_path: Path, home: Path) -> None:
