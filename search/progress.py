@@ -123,7 +123,8 @@ class Picture:
             f"  {spell(board.elapsed)} so far, {spell(board.seconds_left)} left",
         )
         under_way = sum(trial.epoch / trial.epochs for trial in board.running.values())
-        bar = ProgressBar(total=board.trials, completed=board.ended + under_way, width=60)
+        bar = Table.grid()  # a bar by itself does not end its line
+        bar.add_row(ProgressBar(total=board.trials, completed=board.ended + under_way, width=60))
         return Group(head, bar, self._trials(), front_table(board.standing))
 
     def _trials(self) -> RenderableType:
