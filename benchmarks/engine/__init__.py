@@ -1,0 +1,1 @@
+"""How fast the pruning engine is, against torch-pruning, masking, networks built from scratch and a plain loop."""
