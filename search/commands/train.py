@@ -21,7 +21,6 @@ def command(plan: Path, overrides: tuple[str, ...], store: Path | None, device: 
     With --store, a run that was interrupted goes on from its last saved boundary.
     """
     from spaces.load import load_plan
-
     from trainables.store import StageStore
     from trainables.trial import Metrics, run_trial
 
