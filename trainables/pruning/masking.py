@@ -16,26 +16,28 @@ def mask(model: nn.Module, groups: Groups, kept: Mapping[str, Tensor]) -> Iterat
     """The network with the other channels of each group zeroed at their consumers' input.
 
     Zeroing a consumer's columns is the same and needs no hook: an activation of zero is not enough, because what
-    follows it (a norm's bias) need not keep it at zero. The weights are put back at the end.
+    follows it (a norm's bias) need not keep it at zero. The weights themselves are not written: copies stand in.
     """
     tensors = dict(model.named_parameters())
-    saved: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     try:
-        with torch.no_grad():
-            for name, keep in kept.items():
-                dropped = torch.ones(groups[name].channels, dtype=torch.bool)
-                dropped[keep.cpu()] = False
-                for part in groups[name].slices:
-                    if part.role == "in" and bool(dropped.any()):
-                        weight = tensors[part.tensor]
-                        saved.setdefault(part.tensor, weight.detach().clone())
-                        gone = part.positions[dropped].reshape(-1).to(weight.device)
-                        weight.data.index_fill_(part.dim, gone, 0)
+        for name, keep in kept.items():
+            dropped = torch.ones(groups[name].channels, dtype=torch.bool)
+            dropped[keep.cpu()] = False
+            if not bool(dropped.any()):
+                continue
+            for part in groups[name].slices:
+                if part.role == "in":
+                    weight = tensors[part.tensor]
+                    if part.tensor not in found:
+                        found[part.tensor] = weight.data
+                        weight.data = weight.data.clone()
+                    gone = part.positions[dropped].reshape(-1).to(weight.device)
+                    weight.data.index_fill_(part.dim, gone, 0)
         yield model
     finally:
-        with torch.no_grad():
-            for tensor, value in saved.items():
-                tensors[tensor].data.copy_(value)
+        for tensor, value in found.items():
+            tensors[tensor].data = value
 
 
 def answers(model: nn.Module, inputs: tuple[Any, ...]) -> list[Tensor]:
