@@ -93,6 +93,17 @@ class Prune(Section):
         Field(pattern=r"^[1-9][0-9]*:[1-9][0-9]*$", description='N:M weights stay in each M along the inputs: "2:4"'),
     ] = None
     protect: Annotated[tuple[str, ...], Field(description="patterns of channel groups left alone")] = ()
+    regularizer: Annotated[
+        Annotated[Plugin, of("regularizer")] | None,
+        Field(description="pressure until the last event; null: none"),
+    ] = None
+    gate: Annotated[
+        Annotated[Plugin, of("gate")] | None,
+        Field(description="learned factors on channels until the last event; null: none"),
+    ] = None
+    pressure_start: Annotated[
+        int, Field(ge=0, description="epochs of training before regularizer and gate begin to act")
+    ] = 0
     compensation: Annotated[
         Annotated[Plugin, of("compensation")] | None, Field(description="what is repaired at an event; null: nothing")
     ] = None
@@ -122,6 +133,7 @@ class Plan(Section):
             _check_schedule(self.prune.schedule, self.train.epochs)
             _check_allocation(self.prune.allocation)
             _check_granularity(self.prune)
+            _check_pressure(self.prune, self.train.epochs)
         return self
 
     @property
@@ -172,13 +184,24 @@ def _check_granularity(prune: Prune) -> None:
             known = ", ".join(name for name in catalogue()[kind] if prunes_weights(kind, name))
             message = f"{kind} '{plugin.name}' is for channels; for granularity 'weights': {known}"
             raise Misfit(message, "prune", kind)
-    for field, unset in (("width_multiple", 1), ("compensation", None)):
+    for field, unset in (("width_multiple", 1), ("regularizer", None), ("gate", None), ("compensation", None)):
         if getattr(prune, field) != unset:
             raise Misfit(f"{field} needs granularity 'channels'", "prune", field)
     if prune.pattern is not None:
         kept, of = map(int, prune.pattern.split(":"))
         if kept >= of:
             raise Misfit(f"pattern '{prune.pattern}' keeps every weight", "prune", "pattern")
+
+
+def _check_pressure(prune: Prune, epochs: int) -> None:
+    """Refuse what waits for pressure that never acts."""
+    if prune.criterion.name == "gate" and prune.gate is None:
+        raise Misfit("criterion 'gate' needs a gate: prune.gate", "prune", "criterion")
+    if prune.schedule.name == "when_finished" and prune.regularizer is None:
+        raise Misfit("schedule 'when_finished' needs a regularizer: prune.regularizer", "prune", "schedule")
+    if prune.pressure_start >= epochs:
+        message = f"pressure_start {prune.pressure_start} is not under the {epochs} epochs of training"
+        raise Misfit(message, "prune", "pressure_start")
 
 
 def digest(value: Any) -> str:

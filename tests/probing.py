@@ -97,5 +97,6 @@ def probed(
         batches=batches,
         generator=torch.Generator().manual_seed(seed + 1),
         forward_macs=traced.costs.macs(),
+        gates={name: torch.linspace(-1, 1, group.channels).double() for name, group in traced.graph.groups.items()},
     )
     return traced, probe

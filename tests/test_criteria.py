@@ -37,7 +37,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "shared": lambda: Shared(),
     "no norm": lambda: nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 5), nn.Linear(5, 3)),
 }
-WITHOUT_PASSES = {"l1", "l2", "magnitude", "random", "bn_scale"}
+WITHOUT_PASSES = {"l1", "l2", "magnitude", "random", "bn_scale", "gate"}
 
 
 def score(name: str, probe: Probe, **settings: object) -> Scores:

@@ -1,45 +1,153 @@
-"""What acts on a network in every step beside the training recipe: masks of single weights.
+"""What acts on a network in every step beside the training recipe: a regularizer, a gate, masks of single weights.
 
-Its state is tensors by name, which a checkpoint holds beside the weights.
+Its state is tensors by name, which a checkpoint holds beside the weights. What acts in an epoch is in the key of the
+epoch's boundary, by value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from spaces.plan import Prune
+from trainables.gates import GATES, Gate
+from trainables.pruning.gates import gated
+from trainables.pruning.groups import Scores
+from trainables.pruning.pressure import Kept, State, View, cut_state
 from trainables.pruning.weights import Masks, enforce, hide_gradients
+from trainables.regularizers import REGULARIZERS, Regularizer
+from trainables.schedules import Moment, Standing
 from trainables.training.loop import Beside
 
-MASKS = "masks/"
+MASKS, REGULARIZER, GATE = "masks/", "regularizer/", "gate/"
 
 
 class Acting:
-    """The state of what acts, from one boundary to the next."""
+    """What a plan lets act, and its state from one boundary to the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, prune: Prune | None, moments: Sequence[Moment]) -> None:
+        self._prune, self._moments = prune, moments
+        self._regularizer: Regularizer | None = _made(REGULARIZERS.bind, prune and prune.regularizer)
+        self._gate: Gate | None = _made(GATES.bind, prune and prune.gate)
         self.masks: Masks = {}
+        self._pressure: State = {}  # the regularizer's
+        self._openings: State = {}  # the gate's
 
-    def beside(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Beside:
-        """What the next epoch's steps must do besides."""
-        if not self.masks:
-            return Beside()
+    def presses(self, epochs: int, events: int) -> bool:
+        """Whether a regularizer or a gate acts after `epochs` epochs and `events` events."""
+        prune = self._prune
+        if prune is None or (self._regularizer is None and self._gate is None):
+            return False
+        return epochs >= prune.pressure_start and events < len(self._moments)
+
+    def values(self, epochs: int, events: int) -> dict[str, Any]:
+        """What shapes the epoch that follows, by value; empty where the recipe alone does (masks are in event keys)."""
+        if self._prune is None or events >= len(self._moments):
+            return {}
+        moment, values = self._moments[events], {}
+        coming = [self._prune.model_dump(mode="json"), moment.epoch, moment.sparsity]
+        if moment.ready is not None:
+            values["waits"] = coming  # that the event did not come yet is part of how training went
+        if self.presses(epochs, events) and self._regularizer is not None:
+            values["regularizer"] = [_written(self._prune.regularizer), coming if self._regularizer.kept else None]
+        if self.presses(epochs, events) and self._gate is not None:
+            unit = [name for name, value in self._prune.amount if value is not None]
+            values["gate"] = [_written(self._prune.gate), unit, moment.sparsity, list(self._prune.protect)]
+        return values
+
+    def begin(self, view: View) -> None:
+        """Make the state of what acts and has none."""
+        if self._regularizer is not None and not self._pressure:
+            self._pressure = self._regularizer.init(view)
+        if self._gate is not None and not self._openings:
+            self._openings = self._gate.init(view)
+
+    def beside(self, view: View | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> Beside:
+        """What the steps of the next epoch must do besides; `view` is None where nothing presses."""
+        gradients: list[Callable[[], None]] = []
+        weights: list[Callable[[], None]] = []
+        penalties: list[Callable[[], Tensor]] = []
+        if view is not None and self._regularizer is not None:
+            regularizer = self._regularizer
+            gradients.append(lambda: regularizer.step(view, self._pressure))
+            if regularizer.penalty is not None:
+                penalty = regularizer.penalty
+                penalties.append(lambda: penalty(view, self._pressure))
+        if view is not None and self._gate is not None:
+            gate = self._gate
+            weights.append(lambda: gate.step(view, self._openings))
+            penalties.append(lambda: gate.penalty(view, self._openings))
+        if self.masks:
+            gradients.append(lambda: hide_gradients(model, self.masks))
+            weights.append(lambda: enforce(model, self.masks, optimizer))
         return Beside(
-            gradients=lambda: hide_gradients(model, self.masks), weights=lambda: enforce(model, self.masks, optimizer)
+            forward=lambda: self.forward(view),
+            penalty=(lambda: torch.stack([penalty() for penalty in penalties]).sum()) if penalties else None,
+            gradients=lambda: _each(gradients),
+            weights=lambda: _each(weights),
         )
 
+    def forward(self, view: View | None) -> AbstractContextManager[object]:
+        """The context in which the network answers as it trains: with its gate, where one has begun."""
+        if view is None or self._gate is None or not self._openings:
+            return nullcontext()
+        return gated(view.model, view.groups, self._gate.factors(view, self._openings), where="read")
+
+    def scores(self, view: View | None) -> Scores:
+        """What the gate says of each channel; empty without one."""
+        if view is None or self._gate is None or not self._openings:
+            return {}
+        return self._gate.scores(view, self._openings)
+
+    def chosen(self) -> Kept | None:
+        """What the next event leaves, where the regularizer chose that before."""
+        if self._regularizer is None or self._regularizer.kept is None or not self._pressure:
+            return None
+        return self._regularizer.kept(self._pressure)
+
+    def is_ready(self, moment: Moment, epochs: int) -> bool:
+        """Whether the event comes at this boundary."""
+        if moment.ready is None or moment.must_come(epochs):
+            return moment.must_come(epochs)
+        done = self._regularizer is not None and bool(self._pressure) and self._regularizer.finished(self._pressure)
+        return moment.may_come(epochs) and moment.ready(Standing(epochs, done))
+
+    def after_event(self, kept: Mapping[str, Tensor], masks: Masks, events: int) -> None:
+        """Regularizers begin anew; a gate goes on with the channels that are left, and ends with the last event."""
+        self.masks, self._pressure = masks, {}
+        self._openings = {} if events >= len(self._moments) else cut_state(self._openings, kept)
+
     def tensors(self) -> dict[str, Tensor]:
-        """The state, by name; empty where nothing acts."""
-        return {MASKS + name: mask for name, mask in self.masks.items()}
+        """The state, by name; empty where nothing has one."""
+        parts = ((MASKS, self.masks), (REGULARIZER, self._pressure), (GATE, self._openings))
+        return {prefix + name: tensor.detach() for prefix, state in parts for name, tensor in state.items()}
 
     def take_up(self, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
         """Go on from a saved state. Raises ValueError where it does not fit the network."""
         parameters = dict(model.named_parameters())
-        self.masks = {}
+        device = next(iter(parameters.values())).device
+        states: dict[str, State] = {MASKS: {}, REGULARIZER: {}, GATE: {}}
         for path, tensor in tensors.items():
-            name = path.removeprefix(MASKS)
-            if name == path or name not in parameters:
-                raise ValueError(f"'{path}' belongs to no parameter of this network")
-            if tensor.shape != parameters[name].shape or tensor.dtype != torch.bool:
-                raise ValueError(f"mask '{path}' is {tensor.dtype} {tuple(tensor.shape)}")
-            self.masks[name] = tensor.to(parameters[name].device)
+            kind, _, name = path.partition("/")
+            if f"{kind}/" not in states:
+                raise ValueError(f"'{path}' belongs to nothing that acts")
+            states[f"{kind}/"][name] = tensor.to(device if tensor.dim() else "cpu")
+        for name, mask in states[MASKS].items():
+            if name not in parameters or mask.shape != parameters[name].shape or mask.dtype != torch.bool:
+                raise ValueError(f"the mask of '{name}' is {mask.dtype} {tuple(mask.shape)} and fits no parameter")
+        self.masks, self._pressure, self._openings = states[MASKS], states[REGULARIZER], states[GATE]
+
+
+def _made(bind: Callable[[str, dict[str, Any]], Callable[[], Any]], plugin: Any) -> Any:
+    return None if plugin is None else bind(plugin.name, plugin.settings)()
+
+
+def _written(plugin: Any) -> Any:
+    return plugin.model_dump(mode="json")
+
+
+def _each(actions: Sequence[Callable[[], None]]) -> None:
+    for action in actions:
+        action()

@@ -11,8 +11,10 @@ from trainables.allocations import ALLOCATIONS
 from trainables.compensations import COMPENSATIONS
 from trainables.criteria import CRITERIA
 from trainables.data import DATASETS
+from trainables.gates import GATES
 from trainables.models import MODELS
 from trainables.recoveries import RECOVERIES
+from trainables.regularizers import REGULARIZERS
 from trainables.schedules import SCHEDULES
 from trainables.table import Table, describe
 from trainables.training import DECAYS, LOSSES, OPTIMIZERS
@@ -28,6 +30,8 @@ TABLES: dict[str, Table[Any]] = {
         CRITERIA,
         ALLOCATIONS,
         SCHEDULES,
+        REGULARIZERS,
+        GATES,
         COMPENSATIONS,
         RECOVERIES,
     )

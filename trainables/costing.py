@@ -127,9 +127,14 @@ class Costing:
 
 
 def fork_epoch(plan: Plan) -> int:
-    """How many epochs of unpruned training lie before the first event; all of them where there is none."""
+    """How many epochs of plain training lie before the first event or the first pressure; all where there is none."""
     moments = moments_of(plan)
-    return moments[0].epoch + 1 if moments else plan.train.epochs
+    if not moments or plan.prune is None:
+        return plan.train.epochs
+    presses = plan.prune.regularizer is not None or plan.prune.gate is not None
+    waits = moments[0].ready is not None
+    start = plan.prune.pressure_start if presses else plan.train.epochs
+    return min(moments[0].first_epoch + 1, start, 0 if waits else plan.train.epochs)
 
 
 def _keep(prune: Prune) -> float | None:

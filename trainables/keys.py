@@ -47,8 +47,13 @@ def origin(plan: Plan, *, data_fingerprint: str, device_type: str) -> str:
     )
 
 
-def after_epoch(key: str, train: Train, augment: Sequence[str], *, epoch: int, rates: Sequence[float]) -> str:
-    """The key of the boundary at the end of `epoch`, whose steps used the learning rates `rates`."""
+def after_epoch(
+    key: str, train: Train, augment: Sequence[str], *, epoch: int, rates: Sequence[float], acting: Any
+) -> str:
+    """The key of the boundary at the end of `epoch`, whose steps used the learning rates `rates`.
+
+    `acting`: what acted beside the recipe, by value; empty where nothing did.
+    """
     values = {
         "epoch": epoch,
         "rates": list(rates),
@@ -59,6 +64,8 @@ def after_epoch(key: str, train: Train, augment: Sequence[str], *, epoch: int, r
         "loss": [train.loss.model_dump(mode="json"), train.label_smoothing],
         "clip_norm": train.clip_norm,
     }
+    if acting:
+        values["acting"] = acting
     return digest([key, values])
 
 

@@ -24,9 +24,19 @@ from trainables.checkpoint import DamagedCheckpoint, Progress
 from trainables.data import Splits, load_data
 from trainables.models import InputShape, build_model
 from trainables.pruning.costs import Costs
-from trainables.pruning.event import Dense, EventResult, alive_weights, fire, measure_dense
+from trainables.pruning.event import (
+    Dense,
+    EventResult,
+    alive_weights,
+    fire,
+    keep_of_channels,
+    look_ahead,
+    measure_dense,
+    prunable,
+)
 from trainables.pruning.graph import trace
 from trainables.pruning.groups import Group
+from trainables.pruning.pressure import Kept, View
 from trainables.pruning.probe import Probe
 from trainables.pruning.removal import Removal, compose
 from trainables.pruning.sparse import fire_weights
@@ -73,6 +83,7 @@ class Trial:
     _widths: dict[str, int]
     _removal: Removal
     _acting: Acting
+    _seen: View | None  # by regularizer and gate, until the next event
 
     def __init__(
         self,
@@ -126,6 +137,9 @@ class Trial:
         """One epoch of training; returns its mean loss and its last learning rate."""
         plan = self.plan
         rates = self._rates(self.progress)
+        view = self._view()
+        if view is not None:
+            self._acting.begin(view)
         order = reseed(self._seed, "epoch", epoch)
         result = train_epoch(
             self.model,
@@ -136,10 +150,10 @@ class Trial:
             augment=plan.data.augment,
             generator=order,
             epoch=epoch,
-            beside=self._acting.beside(self.model, self.optimizer),
+            beside=self._acting.beside(view, self.model, self.optimizer),
         )
         self._spend(3 * self._costs.macs() * result.samples)
-        key = keys.after_epoch(self.progress.key, plan.train, plan.data.augment, epoch=epoch, rates=rates)
+        key = self._key_after_epoch(self.progress, rates)
         self.progress = replace(self.progress, epochs=epoch + 1, key=key)
         return result.loss, rates[-1]
 
@@ -147,7 +161,7 @@ class Trial:
 
     def _event_is_due(self) -> bool:
         left = self._moments[self.progress.events :]
-        return bool(left) and left[0].epoch < self.progress.epochs
+        return bool(left) and self._acting.is_ready(left[0], self.progress.epochs)
 
     def _fire_due(self) -> None:
         """Fire the events that are due at this boundary; each one is saved before anything follows it.
@@ -164,20 +178,12 @@ class Trial:
         assert prune is not None, "moments come from a plan that prunes"
         reseed(self._seed, "event", event)
         result = self._cut(prune, moment, partial(self._probe, event))
-        self._acting.masks = result.masks
+        self._acting.after_event(result.kept, result.masks, event + 1)
+        self._seen = None
         self._removal = compose(self._removal, result.removal)
         self._costs = result.costs
         self._widths = result.widths
         self._spend(result.charged_macs)
-        if prune.recalibrate_batches:
-            samples = recalibrate(
-                self.model,
-                self._splits.train,
-                prune.recalibrate_batches,
-                self.plan.train,
-                generator(self._seed, "bn", event),
-            )
-            self._spend(self._costs.macs() * samples)
         self.progress = replace(
             self.progress,
             events=event + 1,
@@ -187,6 +193,37 @@ class Trial:
             norm_ratio=result.norm_ratio,
             streams_cut=self.progress.streams_cut + result.streams_cut,
         )
+        if prune.recalibrate_batches:
+            order = generator(self._seed, "bn", event)
+            with self._acting.forward(self._view()):
+                samples = recalibrate(self.model, self._splits.train, prune.recalibrate_batches, self.plan.train, order)
+            self._spend(self._costs.macs() * samples)
+
+    def _view(self) -> View | None:
+        """What a regularizer or a gate sees from here to the next event; None where neither acts."""
+        event, prune = self.progress.events, self.plan.prune
+        if prune is None or not self._acting.presses(self.progress.epochs, event):
+            return None
+        if self._seen is None:
+            moment = self._moments[event]
+            groups = prunable(trace(self.model, self._example(), dense=self._dense.widths).graph.groups, prune)
+            ahead = partial(self._look_ahead, prune, moment, event)
+            keep = keep_of_channels(prune, moment, self._dense, groups)
+            self._seen = View(self.model, groups, moment.sparsity, keep, ahead)
+        return self._seen
+
+    def _look_ahead(self, prune: Prune, moment: Moment, event: int) -> Kept:
+        looked = look_ahead(
+            self.model,
+            self._example(),
+            prune=prune,
+            moment=moment,
+            dense=self._dense,
+            probe=partial(self._probe, event),
+            epoch=self.progress.epochs,
+        )
+        self._spend(looked.charged_macs)
+        return looked.kept
 
     def _cut(self, prune: Prune, moment: Moment, probe: Callable[[dict[str, Group], int], Probe]) -> EventResult:
         """Remove channels or mask weights, as the plan says."""
@@ -202,6 +239,7 @@ class Trial:
                 dense=self._dense,
                 probe=probe,
                 epoch=epoch,
+                chosen=self._acting.chosen(),
             )
         return fire_weights(
             self.model,
@@ -225,6 +263,7 @@ class Trial:
             batches=partial(self._probe_batches, event),
             generator=generator(self._seed, "criterion", event),
             forward_macs=forward_macs,
+            gates=self._acting.scores(self._view()),
         )
 
     def _probe_batches(self, event: int, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -239,15 +278,23 @@ class Trial:
         epochs, events, key = progress.epochs, progress.events, progress.key
         train = self.plan.train
         while True:
-            if events < len(self._moments) and self._moments[events].epoch < epochs:
+            if events < len(self._moments) and self._moments[events].may_come(epochs):
                 yield Boundary(epochs, events + 1, self._key_after_event(key, events))
-                return
+                if self._moments[events].must_come(epochs):
+                    return  # else only a trial that came by knows whether it was ready
             if epochs >= train.epochs:
                 return
-            rates = self._rates(replace(progress, epochs=epochs))
-            key = keys.after_epoch(key, train, self.plan.data.augment, epoch=epochs, rates=rates)
+            here = replace(progress, epochs=epochs, key=key)
+            key = self._key_after_epoch(here, self._rates(here))
             epochs += 1
             yield Boundary(epochs, events, key)
+
+    def _key_after_epoch(self, progress: Progress, rates: list[float]) -> str:
+        acting = self._acting.values(progress.epochs, progress.events)
+        augment = self.plan.data.augment
+        return keys.after_epoch(
+            progress.key, self.plan.train, augment, epoch=progress.epochs, rates=rates, acting=acting
+        )
 
     def _key_after_event(self, key: str, event: int) -> str:
         prune = self.plan.prune
@@ -339,7 +386,8 @@ class Trial:
         self.model = placed(build_model(plan.model, self.shape), plan.train, self.device)
         self.optimizer = make_optimizer(self.model, plan.train)
         self._dense, self._costs = measure_dense(self.model, self._example(), plan.prune)
-        self._widths, self._removal, self._acting = dict(self._dense.widths), Removal(), Acting()
+        self._widths, self._removal = dict(self._dense.widths), Removal()
+        self._acting, self._seen = Acting(plan.prune, self._moments), None
         self.executed_macs = 0
         first = keys.origin(plan, data_fingerprint=self._splits.fingerprint, device_type=self.device.type)
         self.progress = Progress(
@@ -366,7 +414,8 @@ class Trial:
 
     def _measure(self, train_loss: float | None, rate: float | None) -> Metrics:
         """What is measured at the end of an epoch; the same for every way to this boundary."""
-        accuracy, loss = evaluate(self.model, self._splits.validation, self.plan.train, self._loss)
+        with self._acting.forward(self._view()):
+            accuracy, loss = evaluate(self.model, self._splits.validation, self.plan.train, self._loss)
         require_finite(loss, "validation loss", epoch=max(self.progress.epochs - 1, 0))
         params = sum(parameter.numel() for parameter in self.model.parameters())
         weights = alive_weights(self.model, self._acting.masks, self.plan.prune)

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from trainables.criteria.gated import gate
 from trainables.criteria.magnitude import bn_scale, l1, l2, magnitude, random
 from trainables.criteria.relevance import frs
 from trainables.criteria.sensitivity import snap, snip, taylor
@@ -18,6 +19,6 @@ class Criterion(Protocol):
         ...
 
 
-CRITERIA: Table[Criterion] = Table("criterion", l1, l2, magnitude, random, bn_scale, taylor, snip, snap, frs)
+CRITERIA: Table[Criterion] = Table("criterion", l1, l2, magnitude, random, bn_scale, taylor, snip, snap, frs, gate)
 
 __all__ = ["CRITERIA", "Criterion"]

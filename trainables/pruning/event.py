@@ -21,9 +21,10 @@ from trainables.criteria import CRITERIA
 from trainables.pruning.costs import Costs
 from trainables.pruning.graph import trace
 from trainables.pruning.groups import Group, Groups, Scores
+from trainables.pruning.pressure import Kept
 from trainables.pruning.probe import Probe
 from trainables.pruning.removal import Removal, compose, remove
-from trainables.pruning.selection import Target, select
+from trainables.pruning.selection import Order, Target, select
 from trainables.pruning.weights import Masks, masked_out, weights_of
 from trainables.schedules import Moment
 
@@ -51,6 +52,7 @@ class EventResult:
     charged_macs: int  # of the passes that criterion and allocation made
     streams_cut: int  # channels taken from groups with more than one producer, residual streams above all
     masks: Masks  # of single weights, after it
+    kept: Kept  # of the groups that gave channels, by their indices before the event
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,14 @@ def fire(
     dense: Dense,
     probe: Callable[[dict[str, Group], int], Probe],
     epoch: int,
+    chosen: Kept | None = None,
 ) -> EventResult:
     """Prune `model` to `moment.sparsity` (or by the paper's own count of filters), in place, with its optimizer.
 
-    `probe(groups, forward_macs)` makes what criteria may look at. Raises TrialFailed where scores are not usable.
+    `probe(groups, forward_macs)` makes what criteria may look at; `chosen` goes first, where a regularizer chose it.
+    Raises TrialFailed where scores are not usable.
     """
-    criterion = CRITERIA.bind(prune.criterion.name, prune.criterion.settings)
-    allocation = ALLOCATIONS.bind(prune.allocation.name, prune.allocation.settings)
+    stays: Kept = {}
     repair = None
     if prune.compensation is not None:
         repair = COMPENSATIONS.bind(prune.compensation.name, prune.compensation.settings)
@@ -142,11 +145,13 @@ def fire(
         if final.reached(groups, costs):
             break
         seen = probe(groups, costs.macs())
-        scores = criterion(groups, seen)
-        check_scores(scores, groups, prune.criterion.name, epoch)
-        order = allocation(scores, groups, seen)
-        target = final.within(order.valid_for, costs)
-        kept = select(order, scores, groups, costs, target=target, multiple=prune.width_multiple)
+        seen.gates = {name: score[stays[name]] if name in stays else score for name, score in seen.gates.items()}
+        target, kept = final, chosen
+        if kept is None:
+            scores, order = _ordered(prune, groups, seen, epoch)
+            target = final.within(order.valid_for, costs)
+            kept = select(order, scores, groups, costs, target=target, multiple=prune.width_multiple)
+        chosen = None
         if all(len(indices) == groups[name].channels for name, indices in kept.items()):
             charged += seen.charged_macs
             break  # at the floor of every group: nothing more can go
@@ -156,6 +161,7 @@ def fire(
         with taken_up(model, {} if repair is None else repair(groups, kept, seen)):
             removal = compose(removal, remove(model, groups, kept, optimizer, example))
         charged += seen.charged_macs
+        stays = {**stays, **{name: stays[name][own] if name in stays else own for name, own in kept.items()}}
         if target is final and final.is_count:
             traced = trace(model, example, dense=dense.widths)
             costs = traced.costs
@@ -170,7 +176,51 @@ def fire(
         charged_macs=charged,
         streams_cut=streams_cut,
         masks={},
+        kept=stays,
     )
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What an event would leave."""
+
+    kept: Kept
+    charged_macs: int
+
+
+def look_ahead(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    prune: Prune,
+    moment: Moment,
+    dense: Dense,
+    probe: Callable[[dict[str, Group], int], Probe],
+    epoch: int,
+) -> Ahead:
+    """What `fire` would leave if the event came now, its scores asked for once. Nothing is changed."""
+    traced = trace(model, example, dense=dense.widths)
+    groups, costs = prunable(traced.graph.groups, prune), traced.costs
+    seen = probe(groups, costs.macs())
+    scores, order = _ordered(prune, groups, seen, epoch)
+    target = _target(prune, moment, dense, groups)
+    kept = select(order, scores, groups, costs, target=target, multiple=prune.width_multiple)
+    return Ahead(kept, seen.charged_macs)
+
+
+def _ordered(prune: Prune, groups: Groups, seen: Probe, epoch: int) -> tuple[Scores, Order]:
+    scores = CRITERIA.bind(prune.criterion.name, prune.criterion.settings)(groups, seen)
+    check_scores(scores, groups, prune.criterion.name, epoch)
+    return scores, ALLOCATIONS.bind(prune.allocation.name, prune.allocation.settings)(scores, groups, seen)
+
+
+def keep_of_channels(prune: Prune, moment: Moment, dense: Dense, groups: Groups) -> float:
+    """About the fraction of these groups' channels that the event leaves: MACs go with the square of the widths."""
+    filters = sum(group.filters * group.channels for group in groups.values())
+    if prune.amount.filters_per_event is not None:
+        return max(1.0 - prune.amount.filters_per_event / filters, 0.0)
+    keep = 1.0 - moment.sparsity
+    return min((keep if prune.amount.keep_channels is not None else sqrt(keep)) * dense.filters / filters, 1.0)
 
 
 def _target(prune: Prune, moment: Moment, dense: Dense, groups: Groups) -> Target:

@@ -82,7 +82,7 @@ class _GateMode(TorchFunctionMode):
         for gate, (_, piece) in zip(gates, pieces, strict=True):
             positions = piece.positions.to(signal.device)
             index = (positions[:, :, None] + starts).flatten(1)  # [channels of the group, signal channels of each]
-            factor = factor.index_copy(-1, index.flatten(), gate.repeat_interleave(index.shape[1], -1))
+            factor = factor.index_copy(-1, index.flatten(), gate.to(factor.dtype).repeat_interleave(index.shape[1], -1))
         return signal * _facing(factor, signal.dim(), axis)
 
 

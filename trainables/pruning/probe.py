@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from trainables.pruning.groups import Group
+from trainables.pruning.groups import Group, Scores
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(logits [batch, classes], labels int64 [batch]) -> scalar mean loss."""
@@ -33,6 +33,7 @@ class Probe:
     batches: Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]
     generator: torch.Generator  # on the CPU, seeded from (seed, event)
     forward_macs: int  # of one sample at the present widths
+    gates: Scores = field(default_factory=dict)  # what the plan's gate says of each channel; empty without one
     charged_macs: int = field(default=0)
 
     def sample(self, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -60,4 +60,5 @@ def fire_weights(
         charged_macs=seen.charged_macs,
         streams_cut=0,
         masks=found,
+        kept={},
     )

@@ -1,15 +1,41 @@
 """When pruning happens and how far it has gone by then."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What a schedule that asks is told at a boundary."""
+
+    epochs: int  # completed
+    finished: bool  # whether the regularizer has done its work
+
+
+@dataclass(frozen=True)
 class Moment:
-    """One event: after epoch `epoch` (0-based; -1: before training), `sparsity` of the whole is gone."""
+    """One event: after epoch `epoch` (0-based; -1: before training), `sparsity` of the whole is gone.
+
+    With `ready`, the event comes earlier, at the first boundary from the end of epoch `earliest` on where that says so.
+    """
 
     epoch: int
     sparsity: float
+    earliest: int | None = None
+    ready: Callable[[Standing], bool] | None = None
+
+    @property
+    def first_epoch(self) -> int:
+        """The epoch after which the event may come."""
+        return self.epoch if self.earliest is None else min(self.earliest, self.epoch)
+
+    def may_come(self, epochs: int) -> bool:
+        """Whether the event may come after `epochs` completed epochs, if it is ready."""
+        return self.first_epoch < epochs
+
+    def must_come(self, epochs: int) -> bool:
+        """Whether the event comes after `epochs` completed epochs at the latest."""
+        return self.epoch < epochs
 
 
 def moments(epochs: int, at: Sequence[int], levels: Sequence[float]) -> tuple[Moment, ...]:
