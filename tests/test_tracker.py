@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from search.commands.front import command as front_command
+from search.commands.ui import command as ui_command
 from search.commands.ui import server_command
 from spaces.errors import UserError
 from tests.tracked import EPOCHS, opened, plan, plan_hash, search, trial
@@ -437,6 +438,17 @@ def test_an_experiment_or_run_that_is_not_there_is_said_so(uri: str, tmp_path: P
         read_front(uri, "bare")
     with pytest.raises(UserError, match="no tracking store at"):
         read_front(default_uri(str(tmp_path / "nowhere")), "digits")
+
+
+def test_the_ui_says_when_its_port_is_taken_or_its_store_is_not_there(uri: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        asked = ["--tracking-uri", uri, "--port", str(taken.getsockname()[1])]
+        with pytest.raises(UserError, match=r"port \d+ is taken"):
+            CliRunner().invoke(ui_command, asked, catch_exceptions=False)
+    with pytest.raises(UserError, match="no tracking store at"):
+        CliRunner().invoke(ui_command, ["--storage", str(tmp_path / "nowhere")], catch_exceptions=False)
 
 
 # ---- reading back ----------------------------------------------------------------------------------------------------

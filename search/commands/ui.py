@@ -1,5 +1,6 @@
 """`prunefront ui`: the MLflow UI on the right store, on loopback."""
 
+import socket
 import subprocess
 import sys
 
@@ -21,8 +22,18 @@ def command(tracking_uri: str | None, storage: str, port: int) -> None:
     path = database(uri)
     if path is not None and not path.exists():
         raise UserError(f"no tracking store at {path}; give --storage or --tracking-uri, or run a search first")
+    _check_free(port)
     click.echo(f"the MLflow UI of {uri}: http://127.0.0.1:{port} (Ctrl-C ends it)")
     sys.exit(subprocess.call(server_command(uri, port)))
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one just closed is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(f"port {port} is taken; give another with --port") from error
 
 
 def server_command(uri: str, port: int) -> list[str]:
