@@ -124,6 +124,7 @@ def run_on_ray(driver: Driver, study: Study, *, home: Path, trial: str, grows: b
         "cwd": os.getcwd(),
         "gpus": study.resources.gpus,
         "objectives": list(study.objectives),
+        "latency_batch": study.resources.latency_batch if study.times_networks else None,
     }
 
     def work(assignment: Assignment) -> str:

@@ -37,14 +37,23 @@ class RunningTrial(Protocol):
         ...
 
 
-def torch_trial(plan: Plan, *, home: str, device: str, forks: frozenset[int]) -> RunningTrial:
-    """A real trial. A search never reads the test split: the loader refuses from here on."""
+def torch_trial(
+    plan: Plan, *, home: str, device: str, forks: frozenset[int], latency_batch: int | None
+) -> RunningTrial:
+    """A real trial; with `latency_batch` its network is timed on batches of that size, alone on the device.
+
+    A search never reads the test split: the loader refuses from here on.
+    """
     from trainables.data import forbid_test_split
     from trainables.store import StageStore
+    from trainables.timed import TimedTrial
     from trainables.trial import Trial
 
     forbid_test_split()
-    return Trial(plan, store=StageStore(Path(home) / "store"), device=device, forks=forks)
+    trial = Trial(plan, store=StageStore(Path(home) / "store"), device=device, forks=forks)
+    if latency_batch is None:
+        return trial
+    return TimedTrial(trial, batch_size=latency_batch, cache=Path(home) / "latency")
 
 
 class TrialActor(tune.Trainable):
@@ -83,7 +92,13 @@ class TrialActor(tune.Trainable):
         module, _, name = work["trial"].partition(":")
         make = getattr(import_module(module), name)
         plan = Plan.model_validate(work["plan"])
-        self._trial = make(plan, home=work["home"], device=self._device(), forks=frozenset(work["forks"]))
+        self._trial = make(
+            plan,
+            home=work["home"],
+            device=self._device(),
+            forks=frozenset(work["forks"]),
+            latency_batch=work["latency_batch"],
+        )
         inherited = self._trial.inherited_epochs
         return {PHASE: "started", "node": platform.node(), "from_epoch": inherited, "clock": time.time()}
 

@@ -69,6 +69,7 @@ class Resources(Section):
     cpus: Annotated[float, Field(gt=0.0, description="per trial")] = 1.0
     gpus: Annotated[float, Field(ge=0.0, description="per trial; a fraction shares a GPU between trials")] = 0.0
     workers: Annotated[int | None, Field(ge=1, description="trials at once; null: as many as fit")] = None
+    latency_batch: Annotated[int, Field(ge=1, description="images per batch where latency_ms is measured")] = 1
     storage: Annotated[str, Field(min_length=1, description="folder or URI of checkpoints and the event log")] = "runs"
 
 
@@ -112,6 +113,11 @@ class Study:
     def constraints(self) -> Mapping[str, Mapping[Literal["min", "max"], float]]:
         """Bounds by metric, in the metric's own unit."""
         return self.settings.constraints
+
+    @property
+    def times_networks(self) -> bool:
+        """Whether latency has to be measured: it costs every trial a moment alone on its device."""
+        return "latency_ms" in self.objectives or "latency_ms" in self.constraints
 
     @property
     def budget(self) -> Budget:

@@ -31,7 +31,7 @@ DENSE_MACS, DENSE_PARAMS = 1_000_000, 10_000
 
 
 class StandIn:
-    def __init__(self, plan: Plan, *, home: str, device: str, forks: frozenset[int]) -> None:
+    def __init__(self, plan: Plan, *, home: str, device: str, forks: frozenset[int], latency_batch: int | None) -> None:
         self.plan, self.home, self.epoch = plan, Path(home), 0
         self._forks, self._seconds = forks, float(os.environ.get("STANDIN_SECONDS", "0"))
         self._store = self.home / "store"
