@@ -433,6 +433,7 @@ class Trial:
             "nonzero_params": params - masked_out(self._acting.masks),
             "keep_weights": weights / self._dense.weights,
             "events": self.progress.events,
+            "validation_images": len(self._splits.validation),
             "streams_cut": self.progress.streams_cut,
             "training_macs_alone": self.progress.training_macs,
         }
