@@ -104,6 +104,10 @@ class Prune(Section):
     pressure_start: Annotated[
         int, Field(ge=0, description="epochs of training before regularizer and gate begin to act")
     ] = 0
+    regrowth: Annotated[
+        Annotated[Plugin, of("regrowth")] | None,
+        Field(description="masked weights that come back at an event; null: none"),
+    ] = None
     compensation: Annotated[
         Annotated[Plugin, of("compensation")] | None, Field(description="what is repaired at an event; null: nothing")
     ] = None
@@ -176,8 +180,9 @@ def _check_granularity(prune: Prune) -> None:
         unit = "keep_weights" if weights else "keep_macs, keep_channels or filters_per_event"
         raise Misfit(f"granularity '{prune.granularity}' needs its amount as {unit}", "prune", "amount")
     if not weights:
-        if prune.pattern is not None:
-            raise Misfit("a pattern needs granularity 'weights'", "prune", "pattern")
+        for field in ("pattern", "regrowth"):
+            if getattr(prune, field) is not None:
+                raise Misfit(f"{field} needs granularity 'weights'", "prune", field)
         return
     for kind, plugin in (("criterion", prune.criterion), ("allocation", prune.allocation)):
         if not plugin.is_users_own and not prunes_weights(kind, plugin.name):
@@ -191,6 +196,8 @@ def _check_granularity(prune: Prune) -> None:
         kept, of = map(int, prune.pattern.split(":"))
         if kept >= of:
             raise Misfit(f"pattern '{prune.pattern}' keeps every weight", "prune", "pattern")
+        if prune.regrowth is not None:
+            raise Misfit("regrowth does not keep to a pattern; leave one of them out", "prune", "regrowth")
 
 
 def _check_pressure(prune: Prune, epochs: int) -> None:

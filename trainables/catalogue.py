@@ -14,6 +14,7 @@ from trainables.data import DATASETS
 from trainables.gates import GATES
 from trainables.models import MODELS
 from trainables.recoveries import RECOVERIES
+from trainables.regrowths import REGROWTHS
 from trainables.regularizers import REGULARIZERS
 from trainables.schedules import SCHEDULES
 from trainables.table import Table, describe
@@ -32,6 +33,7 @@ TABLES: dict[str, Table[Any]] = {
         SCHEDULES,
         REGULARIZERS,
         GATES,
+        REGROWTHS,
         COMPENSATIONS,
         RECOVERIES,
     )

@@ -69,8 +69,8 @@ def after_epoch(
     return digest([key, values])
 
 
-def after_event(key: str, prune: Prune, moment: Moment, *, event: int, loss: Any) -> str:
-    """The key of the boundary right after pruning event number `event`."""
+def after_event(key: str, prune: Prune, moment: Moment, *, event: int, loss: Any, epochs: int) -> str:
+    """The key of the boundary right after pruning event number `event`, in a training of `epochs` epochs."""
     values = {
         "event": event,
         "criterion": prune.criterion.model_dump(mode="json"),
@@ -82,6 +82,7 @@ def after_event(key: str, prune: Prune, moment: Moment, *, event: int, loss: Any
         "width_multiple": prune.width_multiple,
         "pattern": prune.pattern,
         "protect": list(prune.protect),
+        "regrowth": prune.regrowth and [prune.regrowth.model_dump(mode="json"), epochs],  # it goes by progress
         "compensation": prune.compensation and prune.compensation.model_dump(mode="json"),
         "recalibrate_batches": prune.recalibrate_batches,
         "loss": loss,  # criteria look at it

@@ -251,6 +251,7 @@ class Trial:
             masks=self._acting.masks,
             probe=probe,
             epoch=epoch,
+            progress=epoch / self.plan.train.epochs,
         )
 
     def _probe(self, event: int, groups: dict[str, Group], forward_macs: int) -> Probe:
@@ -300,7 +301,7 @@ class Trial:
         prune = self.plan.prune
         assert prune is not None, "only a plan that prunes has events"
         loss = self.plan.train.loss.model_dump(mode="json")
-        return keys.after_event(key, prune, self._moments[event], event=event, loss=loss)
+        return keys.after_event(key, prune, self._moments[event], event=event, loss=loss, epochs=self.plan.train.epochs)
 
     def _rates(self, progress: Progress) -> list[float]:
         """The learning rate of every step of the epoch that follows: the recipe's, or the recovery's after an event."""

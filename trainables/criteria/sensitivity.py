@@ -1,13 +1,13 @@
 """Criteria that ask the loss: how much it moves, to first order, when a channel is gated."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from trainables.criteria.gradients import mean_gradients
 from trainables.criteria.members import Normalise, aggregated, channelwise, normalised, rows, with_unreached_last
 from trainables.pruning.gates import Where, gated
 from trainables.pruning.groups import Groups, Scores
@@ -65,18 +65,8 @@ def snip(
         for piece in group.slices
         if piece.role in ("out", "weights")
     }
-    totals = {name: torch.zeros_like(weight, dtype=torch.float64) for name, weight in weights.items()}
-    counted = 0
-    with probe.undisturbed() as model, learning(weights.values()), torch.enable_grad():
-        for images, labels in probe.sample(samples, batch_size):
-            value = chosen(model(images), labels) * len(labels)
-            gradients = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-            probe.charge(forward=len(labels), backward=len(labels))
-            counted += len(labels)
-            for total, gradient in zip(totals.values(), gradients, strict=True):
-                if gradient is not None:
-                    total += gradient
-    sensitivities = {name: (totals[name] * weight.detach()).abs() / counted for name, weight in weights.items()}
+    gradients = mean_gradients(probe, chosen, weights, samples, batch_size)
+    sensitivities = {name: (gradients[name] * weight.detach()).abs() for name, weight in weights.items()}
     return {
         name: aggregated(
             (channelwise(sensitivities[piece.tensor], piece).sum(1) for piece, _ in rows(probe.model, group)), "mean"
@@ -110,19 +100,6 @@ def snap(
             totals[name] = totals.get(name, 0.0) + gradient.double().cpu() * size
     scores = {name: normalised(total.abs() / counted, normalise) for name, total in totals.items()}
     return with_unreached_last(scores, groups)
-
-
-@contextmanager
-def learning(weights: Iterable[Tensor]) -> Iterator[None]:
-    """Gradients reach these weights inside, frozen ones too."""
-    frozen = [weight for weight in weights if not weight.requires_grad]
-    for weight in frozen:
-        weight.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for weight in frozen:
-            weight.requires_grad_(False)
 
 
 def _raw_logits(logits: Tensor, labels: Tensor) -> Tensor:

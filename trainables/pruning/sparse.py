@@ -1,4 +1,4 @@
-"""One pruning event on single weights: criterion, allocation, selection, masks. The network costs what it did before.
+"""One pruning event on single weights: criterion, allocation, selection, masks, regrowth. It saves no MAC.
 
 Does NOT cover the event on channels (`event`), nor the masks between events (`weights`).
 """
@@ -17,6 +17,7 @@ from trainables.pruning.groups import Group, Groups, Scores
 from trainables.pruning.probe import Probe
 from trainables.pruning.selection import Order
 from trainables.pruning.weights import Masks, Pattern, enforce, select_weights, weight_groups
+from trainables.regrowths import REGROWTHS
 from trainables.schedules import Moment
 
 
@@ -31,10 +32,12 @@ def fire_weights(
     masks: Masks,
     probe: Callable[[dict[str, Group], int], Probe],
     epoch: int,
+    progress: float,
 ) -> EventResult:
     """Mask weights of `model` to `moment.sparsity`, in place, with what the optimizer remembers of them.
 
-    Raises TrialFailed where scores are not usable.
+    `progress`: the fraction of training that is over, which regrowth goes by. Raises TrialFailed where scores are not
+    usable.
     """
     before = measure_weights(model, masks)
     groups = prunable(weight_groups(model, masks), prune)
@@ -50,6 +53,9 @@ def fire_weights(
     most = int((1.0 - moment.sparsity) * dense.weights)
     found = select_weights(model, groups, scores, allocate, most=most, pattern=pattern)
     enforce(model, found, optimizer)
+    if prune.regrowth is not None:
+        found = REGROWTHS.bind(prune.regrowth.name, prune.regrowth.settings)(found, seen, progress)
+        enforce(model, found, optimizer)
     after = measure_weights(model, found)
     return EventResult(
         removal={},
