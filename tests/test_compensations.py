@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spaces.errors import TrialFailed
 from tests.probing import Residual, chain, probed, settled
 from tests.test_trial import a_plan, measured, run, same_weights
 from trainables.compensations import COMPENSATIONS, Adjustments
 from trainables.compensations.folding import taken_up
 from trainables.pruning.graph import trace
+from trainables.pruning.groups import Groups
 from trainables.pruning.masking import answers
 from trainables.pruning.probe import Probe
 from trainables.pruning.removal import remove
@@ -261,3 +263,36 @@ def test_a_compensated_trial_resumed_equals_one_run_straight(tmp_path: Path, nam
     resumed, again = run(plan, tmp_path)
     assert same_weights(straight, resumed)
     assert measured(again[-1]) == measured(heard[-1])
+
+
+def of_wrong_shape(groups: Groups, kept: Kept, probe: Probe, /) -> Adjustments:
+    """Somebody's own compensation, with a fault."""
+    return {"fc.bias": torch.zeros(3)}
+
+
+def of_nothing_there(groups: Groups, kept: Kept, probe: Probe, /) -> Adjustments:
+    """Somebody's own compensation, with a fault."""
+    return {"fc.offset": torch.zeros(10)}
+
+
+def not_finite(groups: Groups, kept: Kept, probe: Probe, /) -> Adjustments:
+    """Somebody's own compensation, with a fault."""
+    return {"fc.bias": torch.full((10,), torch.nan)}
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ("of_wrong_shape", r"gave \(3,\) for 'fc.bias'; there is \(10,\)"),
+        ("of_nothing_there", "for 'fc.offset'; there is no such tensor"),
+        ("not_finite", "not finite for 'fc.bias'"),
+    ],
+)
+def test_a_compensation_that_answers_nonsense_fails_before_anything_is_changed(own: str, message: str) -> None:
+    schedule = {"name": "once", "after": -1}
+    prune = {"compensation": f"tests.test_compensations:{own}", "amount": {"keep_macs": 0.4}, "schedule": schedule}
+    trial = Trial(a_plan(prune=prune))
+    state = {key: value.clone() for key, value in trial.model.state_dict().items()}
+    with pytest.raises(TrialFailed, match=message):
+        trial.step()
+    assert all(torch.equal(value, state[key]) for key, value in trial.model.state_dict().items())

@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spaces.plan import Plan
+from spaces.errors import TrialFailed
+from spaces.plan import Plan, Plugin
 from tests.probing import Residual, settled
 from tests.test_trial import _killed_until_done, measured, run, same_weights
 from tests.test_weights import chosen, sparse_plan, weights_probed
+from trainables.keys import by_value
 from trainables.pruning.probe import Probe
 from trainables.pruning.weights import Masks, enforce
 from trainables.regrowths import REGROWTHS
@@ -114,3 +116,19 @@ def test_a_trial_with_regrowth_resumed_equals_one_run_straight(tmp_path: Path) -
 def test_regrowth_where_it_makes_no_sense_is_refused(prune: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regrowing_plan(**prune)
+
+
+def greedy(masks: Masks, probe: Probe, progress: float, /) -> Masks:
+    """Somebody's own regrowth, with a fault: it lets everything come back."""
+    return {name: torch.ones_like(mask) for name, mask in masks.items()}
+
+
+def test_a_regrowth_that_misses_the_amount_fails_by_the_name_of_the_layer() -> None:
+    trial = Trial(regrowing_plan(regrowth="tests.test_regrowths:greedy", schedule={"name": "once", "after": -1}))
+    with pytest.raises(TrialFailed, match=r"greedy' left \d+ weights alive in conv1\.weight"):
+        trial.step()
+
+
+def test_the_source_of_somebodys_own_plug_in_is_in_the_key_of_what_it_shaped() -> None:
+    assert by_value(Plugin(name="tests.test_regrowths:greedy"))[1] is not None
+    assert by_value(Plugin(name="gradient"))[1] is None

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spaces.errors import TrialFailed
 from spaces.plan import Plan
 from tests.probing import Residual, chain, probed, settled
 from tests.test_trial import a_plan, measured, run, same_weights
@@ -295,3 +296,16 @@ def test_amounts_out_of_reach_are_known_before_training() -> None:
     assert "out of reach" in str(costing.problem(sparse_plan(prune={"pattern": "2:4"})))
     whole, _ = costing.training_macs(sparse_plan())
     assert whole == costing.training_macs(sparse_plan().dense())[0]
+
+
+def not_a_number(groups: Groups, probe: Probe, /) -> Scores:
+    """Somebody's own criterion, with a fault."""
+    return {name: torch.full((group.channels,), torch.nan) for name, group in groups.items()}
+
+
+def test_a_criterion_of_weights_that_answers_nonsense_fails_by_the_name_of_the_layer() -> None:
+    own = {"criterion": "tests.test_weights:not_a_number", "schedule": {"name": "once", "after": -1}}
+    trial = Trial(sparse_plan(prune=own))
+    with pytest.raises(TrialFailed, match=r"not finite for conv1\.weight"):
+        trial.step()
+    assert all(bool((p != 0).any()) for p in trial.model.parameters() if p.dim() > 1)

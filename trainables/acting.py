@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spaces.plan import Prune
 from trainables.gates import GATES, Gate
+from trainables.keys import by_value
 from trainables.pruning.gates import gated
 from trainables.pruning.groups import Scores
 from trainables.pruning.pressure import Kept, State, View, cut_state
@@ -37,25 +38,7 @@ class Acting:
 
     def presses(self, epochs: int, events: int) -> bool:
         """Whether a regularizer or a gate acts after `epochs` epochs and `events` events."""
-        prune = self._prune
-        if prune is None or (self._regularizer is None and self._gate is None):
-            return False
-        return epochs >= prune.pressure_start and events < len(self._moments)
-
-    def values(self, epochs: int, events: int) -> dict[str, Any]:
-        """What shapes the epoch that follows, by value; empty where the recipe alone does (masks are in event keys)."""
-        if self._prune is None or events >= len(self._moments):
-            return {}
-        moment, values = self._moments[events], {}
-        coming = [self._prune.model_dump(mode="json"), moment.epoch, moment.sparsity]
-        if moment.ready is not None:
-            values["waits"] = coming  # that the event did not come yet is part of how training went
-        if self.presses(epochs, events) and self._regularizer is not None:
-            values["regularizer"] = [_written(self._prune.regularizer), coming if self._regularizer.kept else None]
-        if self.presses(epochs, events) and self._gate is not None:
-            unit = [name for name, value in self._prune.amount if value is not None]
-            values["gate"] = [_written(self._prune.gate), unit, moment.sparsity, list(self._prune.protect)]
-        return values
+        return _presses(self._prune, self._moments, epochs, events)
 
     def begin(self, view: View) -> None:
         """Make the state of what acts and has none."""
@@ -140,12 +123,33 @@ class Acting:
         self.masks, self._pressure, self._openings = states[MASKS], states[REGULARIZER], states[GATE]
 
 
+def _presses(prune: Prune | None, moments: Sequence[Moment], epochs: int, events: int) -> bool:
+    if prune is None or (prune.regularizer is None and prune.gate is None):
+        return False
+    return epochs >= prune.pressure_start and events < len(moments)
+
+
+def values_of(prune: Prune | None, moments: Sequence[Moment], epochs: int, events: int) -> dict[str, Any]:
+    """What shapes the epoch that follows, by value; empty where the recipe alone does (masks are in event keys)."""
+    if prune is None or events >= len(moments):
+        return {}
+    moment = moments[events]
+    coming = [prune.model_dump(mode="json"), moment.epoch, moment.sparsity]
+    values: dict[str, Any] = {}
+    if moment.ready is not None:
+        values["waits"] = coming  # that the event did not come yet is part of how training went
+    if _presses(prune, moments, epochs, events):
+        if prune.regularizer is not None:
+            chooses = REGULARIZERS.bind(prune.regularizer.name, prune.regularizer.settings)().kept is not None
+            values["regularizer"] = [by_value(prune.regularizer), list(prune.protect), coming if chooses else None]
+        if prune.gate is not None:
+            unit = [name for name, value in prune.amount if value is not None]
+            values["gate"] = [by_value(prune.gate), list(prune.protect), unit, moment.sparsity]
+    return values
+
+
 def _made(bind: Callable[[str, dict[str, Any]], Callable[[], Any]], plugin: Any) -> Any:
     return None if plugin is None else bind(plugin.name, plugin.settings)()
-
-
-def _written(plugin: Any) -> Any:
-    return plugin.model_dump(mode="json")
 
 
 def _each(actions: Sequence[Callable[[], None]]) -> None:

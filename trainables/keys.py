@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from spaces.plan import Plan, Prune, Train, digest
+from spaces.plugin import Plugin
 from trainables.schedules import Moment
 
 FORMAT = 1
@@ -73,8 +74,8 @@ def after_event(key: str, prune: Prune, moment: Moment, *, event: int, loss: Any
     """The key of the boundary right after pruning event number `event`, in a training of `epochs` epochs."""
     values = {
         "event": event,
-        "criterion": prune.criterion.model_dump(mode="json"),
-        "allocation": prune.allocation.model_dump(mode="json"),
+        "criterion": by_value(prune.criterion),
+        "allocation": by_value(prune.allocation),
         "amount": [unit for unit, value in prune.amount if value is not None],
         "filters": prune.amount.filters_per_event,
         "sparsity": None if prune.amount.filters_per_event else moment.sparsity,
@@ -82,12 +83,18 @@ def after_event(key: str, prune: Prune, moment: Moment, *, event: int, loss: Any
         "width_multiple": prune.width_multiple,
         "pattern": prune.pattern,
         "protect": list(prune.protect),
-        "regrowth": prune.regrowth and [prune.regrowth.model_dump(mode="json"), epochs],  # it goes by progress
-        "compensation": prune.compensation and prune.compensation.model_dump(mode="json"),
+        "regrowth": prune.regrowth and [by_value(prune.regrowth), epochs],  # it goes by progress
+        "compensation": prune.compensation and by_value(prune.compensation),
         "recalibrate_batches": prune.recalibrate_batches,
         "loss": loss,  # criteria look at it
     }
     return digest([key, values])
+
+
+def by_value(plugin: Plugin) -> list[Any]:
+    """A plug-in with its settings; of a user's own the source too, that of the tables' is in every key."""
+    own = sources_digest((plugin.name.partition(":")[0],)) if plugin.is_users_own else None
+    return [plugin.model_dump(mode="json"), own]
 
 
 @cache

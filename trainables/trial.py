@@ -9,7 +9,7 @@ Does NOT cover what happens in an epoch (`training`) or in an event (`pruning.ev
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from spaces.plan import Plan, Prune
 from trainables import checkpoint, keys
 from trainables.acting import Acting
+from trainables.chain import Chain
 from trainables.checkpoint import DamagedCheckpoint, Progress
 from trainables.data import Splits, load_data
 from trainables.models import InputShape, build_model
@@ -41,13 +42,11 @@ from trainables.pruning.probe import Probe
 from trainables.pruning.removal import Removal, compose
 from trainables.pruning.sparse import fire_weights
 from trainables.pruning.weights import masked_out
-from trainables.recoveries import RECOVERIES, Damage, Retraining
-from trainables.schedules import Moment, moments_of
+from trainables.schedules import Moment
 from trainables.seeds import generator, reseed
 from trainables.store import StageStore
 from trainables.training import (
     evaluate,
-    learning_rates,
     loss_of,
     make_optimizer,
     placed,
@@ -59,15 +58,6 @@ from trainables.training import (
 )
 
 Metrics = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """A place in the chain: how many epochs and events lie before it, and its key."""
-
-    epochs: int
-    events: int
-    key: str
 
 
 class Trial:
@@ -101,9 +91,7 @@ class Trial:
         self._forks = frozenset(forks)
         self._splits = splits if splits is not None else load_data(plan.data, device=self.device)
         self.shape = InputShape(*self._splits.shape, self._splits.num_classes)
-        self._steps_per_epoch = -(-len(self._splits.train) // plan.train.batch_size)
-        self._original = learning_rates(plan.train, self._steps_per_epoch)
-        self._moments = moments_of(plan)
+        self._chain = Chain(plan, -(-len(self._splits.train) // plan.train.batch_size))
         self._loss = loss_of(plan.train)
         self._saved_at = time.monotonic()
         self._build()
@@ -136,7 +124,7 @@ class Trial:
     def _train(self, epoch: int) -> tuple[float, float]:
         """One epoch of training; returns its mean loss and its last learning rate."""
         plan = self.plan
-        rates = self._rates(self.progress)
+        rates = self._chain.rates(self.progress)
         view = self._view()
         if view is not None:
             self._acting.begin(view)
@@ -153,14 +141,13 @@ class Trial:
             beside=self._acting.beside(view, self.model, self.optimizer),
         )
         self._spend(3 * self._costs.macs() * result.samples)
-        key = self._key_after_epoch(self.progress, rates)
-        self.progress = replace(self.progress, epochs=epoch + 1, key=key)
+        self.progress = replace(self.progress, epochs=epoch + 1, key=self._chain.after_epoch(self.progress))
         return result.loss, rates[-1]
 
     # ---- events -------------------------------------------------------------------------------------------------
 
     def _event_is_due(self) -> bool:
-        left = self._moments[self.progress.events :]
+        left = self._chain.moments[self.progress.events :]
         return bool(left) and self._acting.is_ready(left[0], self.progress.epochs)
 
     def _fire_due(self) -> None:
@@ -169,7 +156,7 @@ class Trial:
         The trial's last boundary is saved by `step`, with its metrics.
         """
         while self._event_is_due():
-            self._fire(self._moments[self.progress.events])
+            self._fire(self._chain.moments[self.progress.events])
             if not self.done:
                 self._save()
 
@@ -187,7 +174,7 @@ class Trial:
         self.progress = replace(
             self.progress,
             events=event + 1,
-            key=self._key_after_event(self.progress.key, event),
+            key=self._chain.after_event(self.progress.key, event),
             events_at=(*self.progress.events_at, self.progress.epochs),
             removed_fraction=result.removed_fraction,
             norm_ratio=result.norm_ratio,
@@ -205,7 +192,7 @@ class Trial:
         if prune is None or not self._acting.presses(self.progress.epochs, event):
             return None
         if self._seen is None:
-            moment = self._moments[event]
+            moment = self._chain.moments[event]
             groups = prunable(trace(self.model, self._example(), dense=self._dense.widths).graph.groups, prune)
             ahead = partial(self._look_ahead, prune, moment, event)
             keep = keep_of_channels(prune, moment, self._dense, groups)
@@ -274,61 +261,11 @@ class Trial:
 
     # ---- the chain ----------------------------------------------------------------------------------------------
 
-    def _ahead(self, progress: Progress) -> Iterator[Boundary]:
-        """The boundaries that follow, up to and including the next event: past it, rates may depend on its damage."""
-        epochs, events, key = progress.epochs, progress.events, progress.key
-        train = self.plan.train
-        while True:
-            if events < len(self._moments) and self._moments[events].may_come(epochs):
-                yield Boundary(epochs, events + 1, self._key_after_event(key, events))
-                if self._moments[events].must_come(epochs):
-                    return  # else only a trial that came by knows whether it was ready
-            if epochs >= train.epochs:
-                return
-            here = replace(progress, epochs=epochs, key=key)
-            key = self._key_after_epoch(here, self._rates(here))
-            epochs += 1
-            yield Boundary(epochs, events, key)
-
-    def _key_after_epoch(self, progress: Progress, rates: list[float]) -> str:
-        acting = self._acting.values(progress.epochs, progress.events)
-        augment = self.plan.data.augment
-        return keys.after_epoch(
-            progress.key, self.plan.train, augment, epoch=progress.epochs, rates=rates, acting=acting
-        )
-
-    def _key_after_event(self, key: str, event: int) -> str:
-        prune = self.plan.prune
-        assert prune is not None, "only a plan that prunes has events"
-        loss = self.plan.train.loss.model_dump(mode="json")
-        return keys.after_event(key, prune, self._moments[event], event=event, loss=loss, epochs=self.plan.train.epochs)
-
-    def _rates(self, progress: Progress) -> list[float]:
-        """The learning rate of every step of the epoch that follows: the recipe's, or the recovery's after an event."""
-        steps = range(progress.epochs * self._steps_per_epoch, (progress.epochs + 1) * self._steps_per_epoch)
-        rate = self._original
-        if progress.events:
-            recovery = RECOVERIES.bind(self.plan.recover.name, self.plan.recover.settings)
-            rate = recovery(self._retraining(progress))
-        return [rate(step) for step in steps]
-
-    def _retraining(self, progress: Progress) -> Retraining:
-        total = self.plan.train.epochs * self._steps_per_epoch
-        return Retraining(
-            original=self._original,
-            first_step=progress.events_at[-1] * self._steps_per_epoch,
-            last_step=total,
-            steps_per_epoch=self._steps_per_epoch,
-            largest=max(self._original(step) for step in range(total)),
-            smallest=min(self._original(step) for step in range(total)),
-            damage=Damage(removed_fraction=progress.removed_fraction, norm_ratio=progress.norm_ratio),
-        )
-
     def _begin_at_deepest(self) -> None:
         """Go on from the deepest boundary of this plan that the store holds and that proves sound."""
         found: Path | None = None
         while self.store is not None:
-            stored = [boundary for boundary in self._ahead(self.progress) if self.store.has(boundary.key)]
+            stored = [boundary for boundary in self._chain.ahead(self.progress) if self.store.has(boundary.key)]
             if not stored:
                 break
             folder = self.store.fetch(stored[-1].key)
@@ -388,7 +325,7 @@ class Trial:
         self.optimizer = make_optimizer(self.model, plan.train)
         self._dense, self._costs = measure_dense(self.model, self._example(), plan.prune)
         self._widths, self._removal = dict(self._dense.widths), Removal()
-        self._acting, self._seen = Acting(plan.prune, self._moments), None
+        self._acting, self._seen = Acting(plan.prune, self._chain.moments), None
         self.executed_macs = 0
         first = keys.origin(plan, data_fingerprint=self._splits.fingerprint, device_type=self.device.type)
         self.progress = Progress(

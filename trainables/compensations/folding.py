@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spaces.errors import TrialFailed
 from trainables.compensations.reading import Reading
 
 Adjustments = dict[str, Tensor]
@@ -73,6 +74,19 @@ class Folder:
         if weight.endswith("weight") and bias in self._parameters:
             return bias, 1
         return (self._norms[weight], -1) if weight in self._norms else None
+
+
+def check_adjustments(adjustments: Adjustments, model: nn.Module, epoch: int) -> None:
+    """A compensation that answers nonsense must not change anything. Raises TrialFailed."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, value in adjustments.items():
+        wanted = tuple(tensors[name].shape) if name in tensors else "no such tensor"
+        if tuple(value.shape) != wanted:
+            raise TrialFailed(
+                f"the compensation gave {tuple(value.shape)} for '{name}'; there is {wanted}", epoch=epoch
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise TrialFailed(f"the compensation gave a value that is not finite for '{name}'", epoch=epoch)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from spaces.errors import TrialFailed
 from spaces.plan import Prune
 from trainables.allocations import ALLOCATIONS
 from trainables.compensations import COMPENSATIONS
-from trainables.compensations.folding import taken_up
+from trainables.compensations.folding import check_adjustments, taken_up
 from trainables.criteria import CRITERIA
 from trainables.pruning.costs import Costs
 from trainables.pruning.graph import trace
@@ -158,7 +158,9 @@ def fire(
         streams_cut += sum(
             groups[name].channels - len(indices) for name, indices in kept.items() if len(groups[name].producers) > 1
         )
-        with taken_up(model, {} if repair is None else repair(groups, kept, seen)):
+        adjustments = {} if repair is None else repair(groups, kept, seen)
+        check_adjustments(adjustments, model, epoch)
+        with taken_up(model, adjustments):
             removal = compose(removal, remove(model, groups, kept, optimizer, example))
         charged += seen.charged_macs
         stays = {**stays, **{name: stays[name][own] if name in stays else own for name, own in kept.items()}}

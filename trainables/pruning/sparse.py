@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from spaces.errors import TrialFailed
 from spaces.plan import Prune
 from trainables.allocations import ALLOCATIONS
 from trainables.criteria import CRITERIA
@@ -54,7 +55,8 @@ def fire_weights(
     found = select_weights(model, groups, scores, allocate, most=most, pattern=pattern)
     enforce(model, found, optimizer)
     if prune.regrowth is not None:
-        found = REGROWTHS.bind(prune.regrowth.name, prune.regrowth.settings)(found, seen, progress)
+        renewed = REGROWTHS.bind(prune.regrowth.name, prune.regrowth.settings)(found, seen, progress)
+        found = _checked(renewed, found, prune.regrowth.name, epoch)
         enforce(model, found, optimizer)
     after = measure_weights(model, found)
     return EventResult(
@@ -68,3 +70,15 @@ def fire_weights(
         masks=found,
         kept={},
     )
+
+
+def _checked(renewed: Masks, found: Masks, regrowth: str, epoch: int) -> Masks:
+    """The renewed masks. A regrowth that changes how many weights are alive misses the amount: TrialFailed."""
+    for name, mask in found.items():
+        got = renewed.get(name)
+        if got is None or got.shape != mask.shape or got.dtype != torch.bool:
+            raise TrialFailed(f"regrowth '{regrowth}' gave no mask of the right shape for {name}", epoch=epoch)
+        if int(got.sum()) != int(mask.sum()):
+            reason = f"regrowth '{regrowth}' left {int(got.sum())} weights alive in {name}, not {int(mask.sum())}"
+            raise TrialFailed(reason, epoch=epoch)
+    return renewed
