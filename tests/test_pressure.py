@@ -1,5 +1,6 @@
 """Regularizers and gates: what holds for every row of their tables, and each against a plain computation."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 from tests.probing import Residual, chain, probed, settled
 from tests.test_trial import _killed_until_done, a_plan, measured, run, same_weights
-from trainables.checkpoint import acting_tensors, read
+from trainables.checkpoint import ACTING, STATE, acting_tensors, read
 from trainables.costing import fork_epoch
 from trainables.gates import GATES
 from trainables.pruning.gates import gated
@@ -214,7 +216,7 @@ def test_the_gradient_of_a_gate_is_that_of_its_sigmoid_times_what_the_channel_do
 # ---- trials ---------------------------------------------------------------------------------------------------------
 
 EVENTS = {"name": "every", "interval": 2, "until": 4}
-ACTING: dict[str, dict[str, Any]] = {
+PRESSURES: dict[str, dict[str, Any]] = {
     "bn_l1": {"regularizer": {"name": "bn_l1", "strength": 0.001}, "criterion": "bn_scale", "schedule": EVENTS},
     "greg": {
         "regularizer": {"name": "greg", "increase": 0.2, "interval": 3, "hold": 5},
@@ -240,10 +242,10 @@ ACTING: dict[str, dict[str, Any]] = {
 
 def acting_plan(name: str, **train: Any) -> Any:
     recipe = {"epochs": 6, "batch_size": 32, "learning_rate": 0.05, "checkpoint_minutes": 0.0}
-    return a_plan(prune={"amount": {"keep_macs": 0.4}, **ACTING[name]}, train={**recipe, **train})
+    return a_plan(prune={"amount": {"keep_macs": 0.4}, **PRESSURES[name]}, train={**recipe, **train})
 
 
-@pytest.mark.parametrize("name", list(ACTING))
+@pytest.mark.parametrize("name", list(PRESSURES))
 def test_a_trial_under_pressure_resumed_anywhere_equals_one_run_straight(tmp_path: Path, name: str) -> None:
     plan = acting_plan(name, optimizer="adamw", learning_rate=0.01)
     straight, heard = run(plan, None)
@@ -289,7 +291,7 @@ def test_the_event_comes_when_the_regularizer_has_finished_and_takes_what_it_cho
     for path, own in goes.items():
         assert trial._widths[path.partition("goes/")[2]] == int((~own).sum())
     slow = a_plan(
-        prune={"amount": {"keep_macs": 0.4}, **ACTING["greg"], "regularizer": "greg"},
+        prune={"amount": {"keep_macs": 0.4}, **PRESSURES["greg"], "regularizer": "greg"},
         train={"epochs": 6, "batch_size": 32},
     )
     late, _ = run(slow, None)
@@ -326,3 +328,27 @@ def test_a_schedule_that_asks_says_no_until_the_regularizer_is_done() -> None:
 def test_pressure_that_could_never_act_is_refused(prune: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         a_plan(prune={"amount": {"keep_macs": 0.4}, **prune})
+
+
+@pytest.mark.parametrize("damage", ["gone", "narrow", "of another kind"])
+def test_a_state_that_does_not_fit_the_network_is_computed_again(tmp_path: Path, damage: str) -> None:
+    plan = acting_plan("gate")
+    straight, heard = run(plan, None)
+    interrupted = Trial(plan, store=StageStore(tmp_path))
+    interrupted.step()
+    folder = tmp_path / interrupted.progress.key[:2] / interrupted.progress.key
+    tensors = {name: value.clone() for name, value in acting_tensors(read(folder)).items()}
+    first = next(name for name in tensors if "logit/" in name)
+    if damage == "gone":
+        tensors.pop(first)
+    elif damage == "narrow":
+        tensors[first] = tensors[first][1:].clone()
+    else:
+        tensors["somebody/" + first] = tensors.pop(first)
+        state = json.loads((folder / STATE).read_text())
+        (folder / STATE).write_text(json.dumps({**state, "acting": sorted(tensors)}))
+    save_file(tensors, folder / ACTING)
+    resumed, again = run(plan, tmp_path)
+    assert resumed.inherited_epochs == 0
+    assert same_weights(straight, resumed)
+    assert measured(again[-1]) == measured(heard[-1])

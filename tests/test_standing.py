@@ -68,6 +68,8 @@ def test_a_run_is_called_by_what_it_does() -> None:
     assert trial_name(7, plan(7)) == "#007 frs·every·given keep 0.11"
     own = {"prune": {"criterion": {"name": "mine.scores:norm"}, "amount": {"filters_per_event": 12}}}
     assert trial_name(3, own) == "#003 norm 12 filters per event"
+    masked = {"prune": {"criterion": {"name": "snip"}, "amount": {"keep_weights": 0.05}}}
+    assert trial_name(4, masked) == "#004 snip keep 0.05 of weights"
 
 
 def test_parameters_are_flat_and_readable() -> None:

@@ -21,6 +21,8 @@ def _amount(amount: Mapping[str, Any]) -> str:
         return f"keep {amount['keep_macs']:.2g}"
     if amount.get("keep_channels") is not None:
         return f"keep {amount['keep_channels']:.2g} of channels"
+    if amount.get("keep_weights") is not None:
+        return f"keep {amount['keep_weights']:.2g} of weights"
     if amount.get("filters_per_event") is not None:
         return f"{amount['filters_per_event']} filters per event"
     return ""

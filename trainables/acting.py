@@ -107,8 +107,8 @@ class Acting:
         parts = ((MASKS, self.masks), (REGULARIZER, self._pressure), (GATE, self._openings))
         return {prefix + name: tensor.detach() for prefix, state in parts for name, tensor in state.items()}
 
-    def take_up(self, tensors: Mapping[str, Tensor], model: nn.Module) -> None:
-        """Go on from a saved state. Raises ValueError where it does not fit the network."""
+    def take_up(self, tensors: Mapping[str, Tensor], model: nn.Module, widths: Mapping[str, int], events: int) -> None:
+        """Go on from a saved state. Raises ValueError where it does not fit the network at these widths of groups."""
         parameters = dict(model.named_parameters())
         device = next(iter(parameters.values())).device
         states: dict[str, State] = {MASKS: {}, REGULARIZER: {}, GATE: {}}
@@ -120,6 +120,12 @@ class Acting:
         for name, mask in states[MASKS].items():
             if name not in parameters or mask.shape != parameters[name].shape or mask.dtype != torch.bool:
                 raise ValueError(f"the mask of '{name}' is {mask.dtype} {tuple(mask.shape)} and fits no parameter")
+        for path, tensor in (item for kind in (REGULARIZER, GATE) for item in states[kind].items()):
+            group = path.partition("/")[2]
+            if group and tuple(tensor.shape) != (widths.get(group),):
+                raise ValueError(f"'{path}' is {tuple(tensor.shape)}; the group has {widths.get(group)} channels")
+        if self._prune is not None and self._prune.granularity == "weights" and bool(states[MASKS]) != bool(events):
+            raise ValueError(f"{len(states[MASKS])} masks after {events} events")
         self.masks, self._pressure, self._openings = states[MASKS], states[REGULARIZER], states[GATE]
 
 

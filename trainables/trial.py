@@ -285,7 +285,8 @@ class Trial:
         try:
             saved = checkpoint.read(folder)
             checkpoint.restore(saved, self.model, self.optimizer)
-            self._acting.take_up(checkpoint.acting_tensors(saved), self.model)
+            acting = checkpoint.acting_tensors(saved)
+            self._acting.take_up(acting, self.model, saved.widths, saved.progress.events)
         except (DamagedCheckpoint, ValueError):
             self.store.discard(self.progress.key)
             self._build()
