@@ -1,6 +1,7 @@
 """What a study's search will do and cost, from random plans of it: none is trained, and no data is read."""
 
 import random
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from spaces.study import Study
 from trainables.costing import Costing, fork_epoch
 
 SAMPLES = 256
+NUMBER = re.compile(r"\d+(\.\d+)?")
+OUTPUT = "network output"  # what the graph says of layers that make logits: of course they stay
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Forecast:
     alone: int  # training MACs, were every trial to start from nothing
     shared: int  # training MACs when trials start from the baseline's boundaries
     forks: dict[int, int]  # epochs of the baseline that random plans start from: how many plans do
-    refused: dict[str, int]  # why random plans would not be proposed: how many would not
+    refused: dict[str, int]  # why random plans would not be proposed, an example of each reason: how many would not
+    left_alone: dict[str, str]  # layers whose channels cannot be removed safely, and why; outputs not among them
 
 
 def forecast(study: Study) -> Forecast:
@@ -31,12 +35,13 @@ def forecast(study: Study) -> Forecast:
     dense, _ = costing.training_macs(baseline)
     forks: Counter[int] = Counter()
     refused: Counter[str] = Counter()
+    examples: dict[str, str] = {}  # reasons that differ in their numbers alone count as one, told by the first met
     alone = shared = 0
     for _ in range(SAMPLES):
         plan = study.plan(study.sample(rng))
         problem = costing.problem(plan)
         if problem is not None:
-            refused[problem] += 1
+            refused[examples.setdefault(NUMBER.sub("#", problem), problem)] += 1
             continue
         whole, trunk = costing.training_macs(plan)
         fork = fork_epoch(plan) if plan.dense().hash == baseline.hash else 0
@@ -56,4 +61,5 @@ def forecast(study: Study) -> Forecast:
         shared=dense + round(study.budget.trials * shared / runnable),
         forks=dict(sorted(forks.items())),
         refused=dict(refused.most_common()),
+        left_alone={layer: reason for layer, reason in network.traced.graph.left_alone.items() if reason != OUTPUT},
     )

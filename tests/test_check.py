@@ -111,3 +111,11 @@ def test_none_of_ten_thousand_random_plans_is_out_of_reach_or_without_an_event(p
     study, costing, rng = load_study(path), Costing(), random.Random(path.stem)
     problems = {costing.problem(study.plan(study.sample(rng))) for _ in range(10_000)}
     assert problems == {None}
+
+
+def test_layers_that_cannot_be_pruned_are_named_with_the_reason() -> None:
+    plain = check("spaces/digits.yaml")
+    attention = check("spaces/imagenet_resnet50.yaml", "--set", "model.name=vit_b_32", "--set", "model.weights=null")
+    assert "left alone" not in plain.stdout
+    assert "left alone  conv_proj: " in attention.stdout
+    assert "layers more" in attention.stdout

@@ -1,5 +1,6 @@
 """`prunefront check STUDY`: is the study sound, what varies in it, how will trials share, and what will it cost."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ import click
 from spaces.load import load_study
 from spaces.metrics import METRICS
 from spaces.study import Study
+
+LAYERS_NAMED = 4  # of those that pruning leaves alone; a transformer has dozens for one reason
 
 
 @click.command()
@@ -63,6 +66,8 @@ def _costs(study: Study) -> Iterator[tuple[str, str]]:
     )
     if costs.least_keep is not None:
         yield "reach", f"every layer at its floor keeps {costs.least_keep:.3g}"
+    for number, layer in enumerate(_named(costs.left_alone)):
+        yield "" if number else "left alone", layer
     runnable = sum(costs.forks.values())
     yield "sharing", _sharing({fork: count for fork, count in costs.forks.items() if fork}, runnable)
     saved = 1 - costs.shared / costs.alone
@@ -70,10 +75,17 @@ def _costs(study: Study) -> Iterator[tuple[str, str]]:
     yield "", "an estimate from random plans; passes of criteria and probes come on top"
     for reason, count in costs.refused.items():
         share = count / (runnable + sum(costs.refused.values()))
-        yield "refused", f"{share:.0%} of random plans would not be proposed: {reason}"
+        yield "refused", f"{share:.0%} of random plans would not be proposed, for example: {reason}"
     root = baseline.data.root
     if root is not None and not Path(root).expanduser().is_dir():
         yield "data", f"there is no folder '{root}' here: the search needs it (--set data.root=...)"
+
+
+def _named(left_alone: dict[str, str]) -> Iterator[str]:
+    for layer, reason in itertools.islice(left_alone.items(), LAYERS_NAMED):
+        yield f"{layer}: {reason}"
+    if len(left_alone) > LAYERS_NAMED:
+        yield f"and {len(left_alone) - LAYERS_NAMED} layers more"
 
 
 def _sharing(forks: dict[int, int], runnable: int) -> str:
