@@ -1,6 +1,11 @@
 """Which channels stay: to the last unit of the target, in packs, for every criterion, allocation and schedule."""
 
+import json
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +23,7 @@ from trainables.pruning.removal import apply, removal_of
 from trainables.pruning.selection import Order, Target, select, smallest, widths_of
 from trainables.schedules import SCHEDULES
 
+ROOT = Path(__file__).parent.parent
 QUICK = {
     "taylor": {"samples": 4, "batch_size": 4},
     "snap": {"samples": 4, "batch_size": 4},
@@ -194,3 +200,28 @@ def test_a_target_may_be_neared_in_steps_of_the_present_macs() -> None:
     assert not Target.removing(1).reached(groups, costs)
     assert Target.filters(25).reached(groups, costs)
     assert not Target.filters(24).reached(groups, costs)
+
+
+def test_two_processes_given_the_same_scores_remove_the_same_channels() -> None:
+    """As the ranks of a distributed run must: whatever their hash seeds and threads are."""
+    code = """
+import json, sys, torch
+from trainables.allocations import ALLOCATIONS
+from trainables.models import InputShape, MODELS
+from trainables.pruning.graph import trace
+from trainables.pruning.selection import Target, select
+torch.set_num_threads(int(sys.argv[1]))
+traced = trace(MODELS.bind("resnet8", {})(InputShape(1, 8, 8, 10)), torch.zeros(1, 1, 8, 8))
+groups = traced.graph.groups
+scores = {name: torch.arange(group.channels) % 5 / 7 for name, group in groups.items()}  # many ties
+order = ALLOCATIONS["global"](scores, groups, None)
+kept = select(order, scores, groups, traced.costs, target=Target.macs(traced.costs.macs() // 3), multiple=1)
+print(json.dumps({name: indices.tolist() for name, indices in kept.items()}))
+"""
+    answers = set()
+    for rank, threads in (("0", "1"), ("1", "2")):
+        environment = {**os.environ, "PYTHONHASHSEED": rank, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", code, threads]
+        answers.add(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    assert len(answers) == 1
+    assert any(len(kept) < 16 for kept in json.loads(answers.pop()).values())

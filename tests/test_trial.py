@@ -100,6 +100,18 @@ def test_a_trial_forked_from_the_baseline_equals_one_run_straight(tmp_path: Path
     assert again[-1]["training_macs"] < heard[-1]["training_macs"]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu_with_deterministic_algorithms_forked_equals_straight(tmp_path: Path, precision: str) -> None:
+    plan = a_plan(train={"epochs": 6, "batch_size": 32, "precision": precision, "memory_format": "channels_last"})
+    straight, heard = run(plan, None, device="cuda")
+    run(plan.dense(), tmp_path, forks=[2], device="cuda")
+    forked, again = run(plan, tmp_path, device="cuda")
+    assert forked.inherited_epochs == 2
+    assert same_weights(straight, forked)
+    assert measured(again[-1]) == measured(heard[-1])
+
+
 def test_a_finished_trial_is_answered_from_the_store(tmp_path: Path) -> None:
     _, heard = run(a_plan(), tmp_path)
     _, again = run(a_plan(), tmp_path)
