@@ -6,6 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from trainables.activations import activation_peak_bytes
 from trainables.checkpoint import Checkpoint
 from trainables.data import Splits
 from trainables.export.comparison import TOLERANCE, Comparison
@@ -25,7 +29,12 @@ LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime", "safetensors")
 
 
 def metrics_of(
-    checkpoint: Checkpoint, splits: Splits, comparison: Comparison, directory: Path, origin: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    splits: Splits,
+    comparison: Comparison,
+    directory: Path,
+    origin: Mapping[str, Any],
 ) -> dict[str, Any]:
     """`metrics.json`: what was recorded when the trial ended, what was checked now, and under which setup."""
     recorded, progress = checkpoint.progress.metrics, checkpoint.progress
@@ -42,6 +51,7 @@ def metrics_of(
         "keep_macs": recorded["keep_macs"],
         "params": recorded["params"],
         "keep_params": recorded["keep_params"],
+        "activation_peak_bytes": activation_peak_bytes(network, torch.zeros(1, *splits.shape)),
         "bytes": {path.name: path.stat().st_size for path in sorted(directory.glob("model.*"))},
         "epochs": progress.epochs,
         "events": progress.events,
@@ -79,6 +89,7 @@ def card_of(metrics: Mapping[str, Any], architecture: Mapping[str, Any]) -> str:
 | MACs | {metrics["macs"]:,} | {100 * metrics["keep_macs"]:.1f} % |
 | FLOPs | {metrics["flops"]:,} | {100 * metrics["keep_macs"]:.1f} % |
 | parameters | {metrics["params"]:,} | {100 * metrics["keep_params"]:.1f} % |
+| most activations alive at once, one image | {metrics["activation_peak_bytes"]:,} bytes | |
 {_sizes(metrics)}
 The accuracy counts {metrics["correct"]} right of {metrics["validation_images"]} images, ± one standard error.
 {MAC[0].upper()}{MAC[1:]}.

@@ -66,7 +66,7 @@ def export(
             progress=progress,
         )
         check(comparison, recorded=round(saved.progress.metrics["accuracy"] * comparison.images))
-        metrics = metrics_of(saved, splits, comparison, draft, origin or {})
+        metrics = metrics_of(saved, network, splits, comparison, draft, origin or {})
         architecture = json.loads((draft / ARCHITECTURE).read_text())
         write_json(draft / METRICS, metrics)
         (draft / CARD).write_text(card_of(metrics, architecture))
