@@ -11,17 +11,21 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+from spaces.plan import Prune
 from tests.probing import Residual, chain, probed, settled
 from tests.test_trial import _killed_until_done, a_plan, measured, run, same_weights
 from trainables.checkpoint import ACTING, STATE, acting_tensors, read
 from trainables.costing import fork_epoch
 from trainables.gates import GATES
+from trainables.pruning.event import measure_dense
 from trainables.pruning.gates import gated
+from trainables.pruning.goal import Left, keep_after, left_of
+from trainables.pruning.groups import Groups
 from trainables.pruning.masking import answers
 from trainables.pruning.pressure import Kept, View, cut_state
 from trainables.pruning.removal import remove
 from trainables.regularizers import REGULARIZERS
-from trainables.schedules import Standing
+from trainables.schedules import Moment, Standing
 from trainables.schedules.waiting import when_finished
 from trainables.store import StageStore
 from trainables.trial import Trial
@@ -38,7 +42,12 @@ def viewed(model: nn.Module) -> View:
     def ahead() -> Kept:
         return {name: torch.arange(group.channels // 2, group.channels) for name, group in groups.items()}
 
-    return View(model, groups, sparsity=0.75, keep=0.5, ahead=ahead)
+    return View(model, groups, left=share_of(groups), keep=0.5, ahead=ahead)
+
+
+def share_of(groups: Groups) -> Left:
+    """The fraction of all channels."""
+    return lambda widths: sum(widths.values(), torch.zeros(())) / sum(group.channels for group in groups.values())
 
 
 def with_gradients(model: nn.Module) -> nn.Module:
@@ -132,7 +141,7 @@ def test_greg_presses_the_chosen_filters_harder_and_harder_until_the_ratio_is_re
 def test_the_network_behind_its_gates_answers_as_the_one_their_mask_leaves(name: str, network: str) -> None:
     model = settled(NETWORKS[network]()).double()
     traced, _ = probed(model, dtype=torch.float64)
-    view = View(model, traced.graph.groups, 0.75, 0.5, dict)
+    view = View(model, traced.graph.groups, share_of(traced.graph.groups), 0.5, dict)
     gate = GATES[name]()
     state = gate.init(view)
     for path, tensor in state.items():
@@ -171,7 +180,7 @@ def test_every_gate_begins_open_learns_from_loss_and_penalty_and_scores_each_cha
 
 def test_the_penalty_alone_brings_the_gates_to_their_target_and_to_a_decision() -> None:
     view = viewed(settled(chain([32, 32])))
-    gate = GATES.bind("straight_through", {"keep": 0.25})()
+    gate = GATES.bind("straight_through", {"keep": 0.25, "polarise": 1.0, "learning_rate": 0.02})()
     state = gate.init(view)
     spread = torch.Generator().manual_seed(0)
     for path, tensor in state.items():
@@ -198,7 +207,7 @@ def test_the_penalty_is_the_polarisation_and_the_pull_to_the_target() -> None:
 def test_the_gradient_of_a_gate_is_that_of_its_sigmoid_times_what_the_channel_does() -> None:
     model = settled(Residual()).double().eval()
     traced, _ = probed(model, dtype=torch.float64)
-    view, gate = View(model, traced.graph.groups, 0.5, 0.5, dict), GATES["straight_through"]()
+    view, gate = View(model, traced.graph.groups, share_of(traced.graph.groups), 0.5, dict), GATES["straight_through"]()
     state = gate.init(view)
     images, labels = torch.randn(6, 2, 6, 6, dtype=torch.float64), torch.arange(6) % 3
     with gated(model, view.groups, gate.factors(view, state), where="read"):
@@ -211,6 +220,44 @@ def test_the_gradient_of_a_gate_is_that_of_its_sigmoid_times_what_the_channel_do
     g = torch.sigmoid(torch.tensor(1.0, dtype=torch.float64))
     for name, factor in plain.items():
         assert torch.allclose(state[f"logit/{name}"].grad, factor.grad * g * (1 - g))
+
+
+@pytest.mark.parametrize("unit", ["keep_macs", "keep_channels"])
+def test_what_is_left_is_counted_in_the_unit_of_the_amount_and_passes_gradients(unit: str) -> None:
+    prune = Prune.model_validate({"amount": {unit: 0.4}})
+    model = settled(Residual())
+    dense, costs = measure_dense(model, torch.zeros(1, 2, 6, 6), prune)
+    traced, _ = probed(model)
+    left = left_of(prune, dense, traced.graph.groups, costs)
+    widths = {
+        name: torch.tensor(group.channels - 1.0, requires_grad=True) for name, group in traced.graph.groups.items()
+    }
+    whole = {name: int(width.item()) for name, width in widths.items()}
+    groups = traced.graph.groups.values()
+    share = {
+        "keep_macs": costs.macs(whole) / costs.macs(),
+        "keep_channels": sum(g.filters * whole[g.name] for g in groups) / sum(g.filters * g.channels for g in groups),
+    }
+    found = left(widths)
+    found.backward()
+    assert float(found.detach()) == pytest.approx(share[unit], rel=1e-6)
+    assert all(width.grad is not None and float(width.grad) > 0 for width in widths.values())
+    assert keep_after(prune, Moment(3, 0.6), dense, traced.graph.groups) == pytest.approx(0.4)
+
+
+def test_a_gate_comes_to_the_widths_that_the_event_leaves() -> None:
+    epochs = {"epochs": 12, "batch_size": 32, "learning_rate": 0.05}
+    schedule = {"name": "once", "after": 9}
+    own = {"gate": {"name": "straight_through", "learning_rate": 0.3}, "criterion": "gate", "schedule": schedule}
+    trial = Trial(a_plan(prune={"amount": {"keep_macs": 0.4}, **own}, train=epochs))
+    for _ in range(9):
+        trial.step()
+    view = trial._view()
+    assert view is not None
+    gate, state = trial._acting._gate, trial._acting._openings
+    assert gate is not None
+    widths = {name: torch.tensor(float(len(own))) for name, own in gate.kept(view, state).items()}
+    assert abs(float(view.left(widths)) - 0.4) < 0.1
 
 
 # ---- trials ---------------------------------------------------------------------------------------------------------

@@ -30,11 +30,11 @@ from trainables.pruning.event import (
     EventResult,
     alive_weights,
     fire,
-    keep_of_channels,
     look_ahead,
     measure_dense,
     prunable,
 )
+from trainables.pruning.goal import keep_after, left_of
 from trainables.pruning.graph import trace
 from trainables.pruning.groups import Group
 from trainables.pruning.pressure import Kept, View
@@ -193,10 +193,15 @@ class Trial:
             return None
         if self._seen is None:
             moment = self._chain.moments[event]
-            groups = prunable(trace(self.model, self._example(), dense=self._dense.widths).graph.groups, prune)
-            ahead = partial(self._look_ahead, prune, moment, event)
-            keep = keep_of_channels(prune, moment, self._dense, groups)
-            self._seen = View(self.model, groups, moment.sparsity, keep, ahead)
+            traced = trace(self.model, self._example(), dense=self._dense.widths)
+            groups = prunable(traced.graph.groups, prune)
+            self._seen = View(
+                self.model,
+                groups,
+                left=left_of(prune, self._dense, groups, traced.costs),
+                keep=keep_after(prune, moment, self._dense, groups),
+                ahead=partial(self._look_ahead, prune, moment, event),
+            )
         return self._seen
 
     def _look_ahead(self, prune: Prune, moment: Moment, event: int) -> Kept:

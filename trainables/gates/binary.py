@@ -16,16 +16,17 @@ OPEN = 1.0  # the logit that every channel begins with
 
 def straight_through(
     *,
-    learning_rate: Annotated[float, Field(gt=0.0)] = 0.02,
-    polarise: Annotated[float, Field(ge=0.0, description="weight of mean g (1 - g)")] = 1.0,
-    pull: Annotated[float, Field(ge=0.0, description="weight of (mean g - keep)^2")] = 10.0,
+    learning_rate: Annotated[float, Field(gt=0.0)] = 0.1,
+    polarise: Annotated[float, Field(ge=0.0, description="weight of mean g (1 - g)")] = 3.0,
+    pull: Annotated[float, Field(ge=0.0, description="weight of (what is left - keep)^2")] = 10.0,
     keep: Annotated[float, Field(gt=0.0, le=1.0)] | None = None,
 ) -> Gate:
     """One logit per channel: open where it is positive, and the gradient of its sigmoid g (Zhi et al. 2023).
 
-    The same decision for every input. The loss gets polarise * mean g (1 - g) + pull * (mean g - keep)^2 over all
-    channels; `keep` null: about the channels that the next event leaves. Logits learn by Adam without decay. The
-    highest of a group is always open. Goes with the criterion `gate`.
+    The same decision for every input. The loss gets polarise * mean g (1 - g) + pull * (left - keep)^2, where `left`
+    is the fraction of the network at widths of sum g, in the unit of the plan's amount (the paper counts gates), and
+    `keep` null is what the next event leaves. Logits learn by Adam without decay. The highest of a group is always
+    open. Goes with the criterion `gate`.
     """
 
     def init(view: View) -> State:
@@ -45,9 +46,10 @@ def straight_through(
         return found
 
     def penalty(view: View, state: State) -> Tensor:
-        soft = torch.cat(list(_logits(view, state).values())).sigmoid()
-        wanted = view.keep if keep is None else keep
-        total: Tensor = polarise * (soft * (1 - soft)).mean() + pull * (soft.mean() - wanted) ** 2
+        soft = {name: logit.double().sigmoid() for name, logit in _logits(view, state).items()}
+        every = torch.cat(list(soft.values()))
+        missed = view.left({name: own.sum() for name, own in soft.items()}) - (view.keep if keep is None else keep)
+        total: Tensor = polarise * (every * (1 - every)).mean() + pull * missed**2
         return total
 
     def step(view: View, state: State) -> None:

@@ -216,15 +216,6 @@ def _ordered(prune: Prune, groups: Groups, seen: Probe, epoch: int) -> tuple[Sco
     return scores, ALLOCATIONS.bind(prune.allocation.name, prune.allocation.settings)(scores, groups, seen)
 
 
-def keep_of_channels(prune: Prune, moment: Moment, dense: Dense, groups: Groups) -> float:
-    """About the fraction of these groups' channels that the event leaves: MACs go with the square of the widths."""
-    filters = sum(group.filters * group.channels for group in groups.values())
-    if prune.amount.filters_per_event is not None:
-        return max(1.0 - prune.amount.filters_per_event / filters, 0.0)
-    keep = 1.0 - moment.sparsity
-    return min((keep if prune.amount.keep_channels is not None else sqrt(keep)) * dense.filters / filters, 1.0)
-
-
 def _target(prune: Prune, moment: Moment, dense: Dense, groups: Groups) -> Target:
     """The amount of this event in the unit that the plan speaks."""
     amount = prune.amount

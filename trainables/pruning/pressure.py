@@ -23,8 +23,8 @@ class View:
 
     model: nn.Module
     groups: Groups
-    sparsity: float  # how far the next event goes, in the plan's own unit
-    keep: float  # about the fraction of the channels that will be left then
+    left: Callable[[Mapping[str, Tensor]], Tensor]  # fraction of the dense network at these widths, in the plan's unit
+    keep: float  # what is left in that unit after the next event
     ahead: Callable[[], Kept]  # what the next event would leave if it came now; its passes are charged
 
     @property

@@ -93,7 +93,7 @@ def _step(
     """One update of the weights; returns the loss before it."""
     with precision(train, images.device), beside.forward():
         loss = loss_of_batch(model(images), labels)
-    minimised = loss if beside.penalty is None else loss + beside.penalty()
+    minimised = loss if beside.penalty is None else loss + beside.penalty().to(loss.dtype)
     optimizer.zero_grad(set_to_none=True)
     try:
         minimised.backward()  # type: ignore[no-untyped-call]
