@@ -174,6 +174,15 @@ def test_an_infinite_loss_ends_the_trial_with_epoch_and_reason() -> None:
     assert "loss" in failure.value.reason
 
 
+def test_an_amount_out_of_reach_fails_before_anything_is_cut_and_names_a_layer() -> None:
+    prune = {"criterion": "l1", "schedule": {"name": "once", "after": 0}, "amount": {"keep_macs": 0.0001}}
+    trial = Trial(a_plan(prune=prune))
+    widths = {name: tensor.shape for name, tensor in trial.model.state_dict().items()}
+    with pytest.raises(TrialFailed, match=r"macs are out of reach: .* left; '[\w.]+' costs most"):
+        trial.step()
+    assert {name: tensor.shape for name, tensor in trial.model.state_dict().items()} == widths
+
+
 def test_training_macs_count_every_epoch_at_its_own_widths_and_every_pass_of_the_criterion() -> None:
     magnitude = a_plan(
         prune={"criterion": "l1", "schedule": {"name": "once", "after": 2}, "amount": {"keep_macs": 0.4}}

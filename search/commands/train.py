@@ -20,7 +20,9 @@ def command(plan: Path, overrides: tuple[str, ...], store: Path | None, device: 
 
     With --store, a run that was interrupted goes on from its last saved boundary.
     """
+    from spaces.errors import UserError
     from spaces.load import load_plan
+    from trainables.costing import Costing
     from trainables.store import StageStore
     from trainables.trial import Metrics, run_trial
 
@@ -32,6 +34,9 @@ def command(plan: Path, overrides: tuple[str, ...], store: Path | None, device: 
             click.echo(LINE.format(**{**metrics, "learning_rate": rate}))
 
     loaded = load_plan(plan, overrides)
+    problem = Costing().problem(loaded)
+    if problem is not None:
+        raise UserError(problem, file=plan)
     stages = None if store is None else StageStore(store)
     if not as_json:
         click.echo(HEAD)

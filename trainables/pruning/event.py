@@ -24,7 +24,7 @@ from trainables.pruning.groups import Group, Groups, Scores
 from trainables.pruning.pressure import Kept
 from trainables.pruning.probe import Probe
 from trainables.pruning.removal import Removal, compose, remove
-from trainables.pruning.selection import Order, Target, select
+from trainables.pruning.selection import Order, Target, select, widths_of
 from trainables.pruning.weights import Masks, masked_out, weights_of
 from trainables.schedules import Moment
 
@@ -142,6 +142,7 @@ def fire(
         groups, costs = prunable(traced.graph.groups, prune), traced.costs
         if final is None:
             final = _target(prune, moment, dense, groups)
+            _require_reachable(final, groups, costs, prune.width_multiple, epoch)
         if final.reached(groups, costs):
             break
         seen = probe(groups, costs.macs())
@@ -224,6 +225,21 @@ def _target(prune: Prune, moment: Moment, dense: Dense, groups: Groups) -> Targe
     if amount.keep_channels is not None:
         return Target.filters(int((1.0 - moment.sparsity) * dense.filters))
     return Target.macs(int((1.0 - moment.sparsity) * dense.macs))
+
+
+def _require_reachable(target: Target, groups: Groups, costs: Costs, multiple: int, epoch: int) -> None:
+    """An amount that no allocation can reach is refused before anything is cut, naming the layer that costs most."""
+    least = target.least(groups, costs, multiple)
+    if target.is_count or least <= target.value:
+        return
+    floors = {name: widths_of(group, multiple)[-1] for name, group in groups.items()}
+    layers = costs.layer_macs(floors)
+    dearest = max(layers, key=lambda layer: layers[layer])
+    raise TrialFailed(
+        f"{target.value:,} {target.unit} are out of reach: with every layer at its floor {least:,} are left; "
+        f"'{dearest}' costs most of them",
+        epoch=epoch,
+    )
 
 
 def check_scores(scores: Scores, groups: Groups, criterion: str, epoch: int) -> None:

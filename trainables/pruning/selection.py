@@ -58,6 +58,10 @@ class Target:
         """Whether the network as it stands needs no cut."""
         return not self.is_count and _left(self, groups, costs)({}) <= self.value
 
+    def least(self, groups: Groups, costs: Costs, multiple: int) -> int:
+        """What is left, in this target's unit, when every group is at its floor."""
+        return _left(self, groups, costs)({name: widths_of(group, multiple)[-1] for name, group in groups.items()})
+
     def within(self, fraction: float, costs: Costs) -> "Target":
         """This target, or the nearer one that removes no more than `fraction` of the present MACs."""
         if self.unit != "macs" or fraction >= 1.0:
