@@ -4,6 +4,7 @@ A verb's module is imported only when it is called, so that `--help` answers wit
 Nothing that workers run may live here: under `python -m` this module has another name there.
 """
 
+import signal
 import sys
 from importlib import import_module
 
@@ -63,6 +64,7 @@ def main() -> None:
         click.echo(f"prunefront: {error}", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second one would print what exit hooks it broke
         sys.exit(130)
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)

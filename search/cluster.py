@@ -68,6 +68,7 @@ def _start(ray: Any, address: str | None, resources: Resources) -> None:
         )
         _check_gpus(ray, resources)
     else:
+        address = _found(address)
         _check_answers(address)
         try:
             ray.init(address=address, runtime_env={"working_dir": str(ROOT)}, **quiet)
@@ -96,6 +97,20 @@ def _check_fits(resources: Resources) -> None:
     cores = os.cpu_count() or 1
     if resources.cpus > cores:
         raise UserError(f"resources.cpus is {resources.cpus:g} per trial; this machine has {cores}")
+
+
+def _found(address: str) -> str:
+    """Where `auto` points. Ray itself would also join what another search started for itself, and die with it."""
+    if address != "auto":
+        return address
+    from ray._private.utils import read_ray_address  # not public: the note that `ray start` leaves
+
+    found: str | None = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    if not found or found == "auto":
+        raise UserError(
+            "no Ray cluster runs on this machine (ray start --head begins one); or give --address HOST:PORT"
+        )
+    return found
 
 
 def _check_answers(address: str) -> None:

@@ -19,8 +19,9 @@ class TorchOutlook:
         self._costing = Costing()
 
     def check(self, study: Study) -> None:
-        """Load the baseline's data once: whoever waits for a cluster should not then hear that a folder is missing."""
+        """Load the baseline's data, and look at plans: nobody should wait for Ray to hear that a folder is missing."""
         load_data(study.baseline().data, device="cpu")
+        self.forks(study)
 
     def problem(self, plan: Plan) -> str | None:
         """No event, or an amount out of reach. Raises UserError where the data is not there."""

@@ -101,10 +101,11 @@ def run_search(
     Raises UserError for what its reader can mend; Ctrl-C is no error.
     """
     home = home_of(study)
-    board = Scoreboard(trials + 1)
-    progress = progress_for(board, console)
     with ExitStack() as stack:
         log = stack.enter_context(_opened_log(home))
+        begun = sum(event.kind == "proposed" for event in log.events())
+        board = Scoreboard(max(trials + 1, begun))  # fewer than there are already takes none of them back
+        progress = progress_for(board, console)
         for warning in log.warnings:
             console.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
         _check_mode(log, study, mode)
@@ -161,13 +162,13 @@ def _run(
 
 @contextmanager
 def _opened_log(home: Path) -> Iterator[EventLog]:
-    """The study's log. When a mistake ends the search before its first trial, nothing is left of a new one."""
+    """The study's log. When an error ends the search before its first trial, nothing is left of a new one."""
     made = [folder for folder in (home, home.parent) if not folder.exists()]
     log = EventLog.open(home)
     try:
         with log:
             yield log
-    except UserError:
+    except Exception:
         if home in made and not any(event.kind == "proposed" for event in log.events()):
             shutil.rmtree(home, ignore_errors=True)
             if home.parent in made and not any(home.parent.iterdir()):

@@ -106,6 +106,11 @@ def test_a_study_whose_every_plan_is_out_of_reach_is_refused() -> None:
         forecast(study)
 
 
+def test_a_study_that_holds_out_more_images_than_there_are_has_no_price() -> None:
+    with pytest.raises(UserError, match="cannot take 5000 of 1100 images for validation"):
+        forecast(load_study(ROOT / "spaces/digits.yaml", ["data.validation=5000"]))
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_none_of_ten_thousand_random_plans_is_out_of_reach_or_without_an_event(path: Path) -> None:
     study, costing, rng = load_study(path), Costing(), random.Random(path.stem)

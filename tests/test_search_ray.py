@@ -123,16 +123,33 @@ def test_a_mistake_before_the_first_trial_leaves_nothing_behind(
         ("resources.cpus=4096", None, "resources.cpus is 4096 per trial; this machine has"),
         ("resources.storage=s3://bucket/runs", None, "resources.storage is the address 's3://bucket/runs'"),
         ("resources.cpus=1", "127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
+        ("resources.cpus=1", "auto", "no Ray cluster answers at '127.0.0.1:2'"),
     ],
 )
 def test_what_cannot_run_here_is_refused_at_once(
-    tmp_path: Path, override: str, address: str | None, message: str
+    tmp_path: Path, override: str, address: str | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
     began = time.monotonic()
     with pytest.raises(UserError, match=re.escape(message)):
         search(stand_in_study(tmp_path / "runs", override), address=address)
     assert time.monotonic() - began < 10.0
     assert not (tmp_path / "runs").exists()
+
+
+def test_auto_does_not_join_the_private_ray_of_another_search(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: None)
+    running = start(tmp_path, seconds=0.1)
+    wait_for(home, "reported", 1)
+    try:
+        with pytest.raises(UserError, match="no Ray cluster runs on this machine"):
+            search(stand_in_study(tmp_path / "other"), address="auto")
+    finally:
+        os.killpg(running.pid, signal.SIGINT)
+        running.wait()
 
 
 def test_ctrl_c_stops_a_search_cleanly_and_it_can_be_resumed(tmp_path: Path, home: Path) -> None:

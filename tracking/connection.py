@@ -66,8 +66,7 @@ def readable(uri: str) -> "MlflowClient":
 
 def connected(uri: str) -> "MlflowClient":
     """A client of a store that answers. Raises UserError, within seconds, when it does not."""
-    if uri.startswith(("http://", "https://")):
-        _await_answer(uri)
+    require_answer(uri)
     _settle()
     from mlflow import MlflowClient
 
@@ -77,7 +76,10 @@ def connected(uri: str) -> "MlflowClient":
     return client
 
 
-def _await_answer(uri: str) -> None:
+def require_answer(uri: str) -> None:
+    """Raises UserError, within seconds, where the address is a server's and it does not answer."""
+    if not uri.startswith(("http://", "https://")):
+        return
     try:
         urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=PATIENCE).close()
     except urllib.error.HTTPError as error:

@@ -16,6 +16,7 @@ from trainables.pruning.event import prunable
 from trainables.pruning.graph import Traced, trace
 from trainables.pruning.selection import smallest, widths_of
 from trainables.pruning.weights import Pattern, fewest_left, weight_groups
+from trainables.resolve import plugins_of, resolve
 from trainables.schedules import moments_of
 
 
@@ -77,6 +78,7 @@ class Costing:
         self._networks: dict[str, Network] = {}
         self._outlines: dict[str, tuple[InputShape, int]] = {}
         self._least: dict[tuple[str, str], float] = {}
+        self._resolved: set[str] = set()  # functions of the user's own, with their settings
 
     def network(self, plan: Plan) -> Network:
         """The plan's dense network."""
@@ -86,7 +88,11 @@ class Costing:
         return self._networks[name]
 
     def problem(self, plan: Plan) -> str | None:
-        """Why the plan must not be proposed: it has no event, or its amount cannot be reached. None if it may."""
+        """Why the plan must not be proposed: it has no event, or its amount cannot be reached. None if it may.
+
+        Raises UserError where a function of the user's own cannot be had.
+        """
+        self._resolve(plan)
         if plan.prune is None:
             return None
         if not moments_of(plan):
@@ -96,6 +102,12 @@ class Costing:
         if keep is not None and keep < least:
             return f"keeping {keep:g} is out of reach: with every layer at its floor {least:.4g} is left"
         return None if least < 1.0 else "no layer of this network may be pruned"
+
+    def _resolve(self, plan: Plan) -> None:
+        own = {plugin.model_dump_json() for _, plugin in plugins_of(plan) if plugin.is_users_own}
+        if not own <= self._resolved:
+            resolve(plan)
+            self._resolved |= own
 
     def training_macs(self, plan: Plan) -> tuple[int, int]:
         """(all, up to the first event): training MACs of the plan run alone, and the part that it may share."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from spaces.errors import UserError
+
 LINE = "{epoch:>5}  {accuracy:>8.4f}  {loss:>8.4f}  {learning_rate:>9.6f}  {keep_macs:>9.4f}  {params:>10}"
 HEAD = f"{'epoch':>5}  {'accuracy':>8}  {'loss':>8}  {'rate':>9}  {'keep_macs':>9}  {'params':>10}"
 
@@ -20,10 +22,10 @@ def command(plan: Path, overrides: tuple[str, ...], store: Path | None, device: 
 
     With --store, a run that was interrupted goes on from its last saved boundary.
     """
-    from spaces.errors import UserError
     from spaces.load import load_plan
     from trainables.costing import Costing
     from trainables.store import StageStore
+    from trainables.training.numerics import require_device
     from trainables.trial import Metrics, run_trial
 
     def report(metrics: Metrics) -> None:
@@ -34,6 +36,7 @@ def command(plan: Path, overrides: tuple[str, ...], store: Path | None, device: 
             click.echo(LINE.format(**{**metrics, "learning_rate": rate}))
 
     loaded = load_plan(plan, overrides)
+    require_device(device)
     problem = Costing().problem(loaded)
     if problem is not None:
         raise UserError(problem, file=plan)

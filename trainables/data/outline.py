@@ -5,6 +5,7 @@ So a study can be priced on a machine that does not have its data.
 
 from pathlib import Path
 
+from spaces.errors import UserError
 from spaces.plan import Data
 from trainables.data.load import load_source
 from trainables.models.cifar import InputShape
@@ -43,4 +44,6 @@ def is_there(data: Data) -> bool:
 def _used(data: Data, official: int) -> int:
     held = data.validation * official if data.validation < 1 else data.validation
     rest = official - round(held)
+    if rest < 1:
+        raise UserError(f"cannot take {round(held)} of {official} images for validation; take from 1 to {official - 1}")
     return rest if data.train_images is None else min(data.train_images, rest)

@@ -4,7 +4,7 @@ Everything is decided and checked before anything is cut. Does NOT cover when an
 what the learning rate does afterwards (`recoveries`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import sqrt
@@ -244,6 +244,9 @@ def _require_reachable(target: Target, groups: Groups, costs: Costs, multiple: i
 
 def check_scores(scores: Scores, groups: Groups, criterion: str, epoch: int) -> None:
     """A criterion that answers nonsense must not cut anything."""
+    if not isinstance(scores, Mapping):  # as a function of the user's own may
+        reason = f"criterion '{criterion}' gave {type(scores).__name__}; expected scores by group"
+        raise TrialFailed(reason, epoch=epoch)
     for name, group in groups.items():
         score = scores.get(name)
         if score is None or tuple(score.shape) != (group.channels,):

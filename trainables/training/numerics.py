@@ -1,11 +1,13 @@
 """How numbers are computed: threads, deterministic algorithms, precision, memory format."""
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext, suppress
 
 import torch
 from torch import Tensor, nn
 
+from spaces.errors import UserError
 from spaces.plan import Train
 
 
@@ -27,6 +29,15 @@ def set_numerics(train: Train) -> None:
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.allow_tf32 = not deterministic
     torch.backends.cuda.matmul.allow_tf32 = not deterministic
+
+
+def require_device(name: str) -> None:
+    """Raises UserError where this machine has no such device."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise UserError(f"unknown device '{name}'; known: cpu, cuda, cuda:N")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name != "cpu" and int(name.partition(":")[2] or 0) >= found:
+        raise UserError(f"no device '{name}' here: this machine has {found} GPUs that torch can use")
 
 
 def placed(model: nn.Module, train: Train, device: torch.device | str) -> nn.Module:
