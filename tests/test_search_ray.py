@@ -58,7 +58,7 @@ def undisturbed(study: Study, home: Path) -> tuple[Event, ...]:
         driver = Driver(study, log, outlook=StandInOutlook(), trials=study.budget.trials + 1)
         driver.open()
         while isinstance(answer := driver.next_trial(1), Assignment):
-            trial = StandIn(answer.plan, home=str(home), device="cpu", forks=answer.forks)
+            trial = StandIn(answer.plan, home=str(home), device="cpu", forks=answer.forks, latency_batch=None)
             metrics = trial.step()
             while not trial.done:
                 driver.reported(answer.number, metrics)
@@ -235,3 +235,9 @@ def test_all_trials_finish_when_one_of_two_nodes_is_lost(
     lost, past = retried[0].trial, read_events(home)[: read_events(home).index(retried[0])]
     reached = max((event.body["epoch"] for event in past if (event.kind, event.trial) == ("reported", lost)), default=0)
     assert reached - retried[0].body["from_epoch"] < 4, "the stand-in saves a boundary every four epochs"
+
+
+def test_resuming_with_fewer_trials_than_there_are_takes_none_back(tmp_path: Path, home: Path) -> None:
+    undisturbed(stand_in_study(tmp_path), home)
+    ending = search(stand_in_study(tmp_path, "budget.trials=2"), mode="resume")
+    assert (ending.board.ended, ending.board.trials) == (12, 12)
