@@ -1,8 +1,12 @@
 """`prunefront ui`: the MLflow UI on the right store, on loopback."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
+from types import FrameType
 
 import click
 
@@ -24,7 +28,21 @@ def command(tracking_uri: str | None, storage: str, port: int) -> None:
         raise UserError(f"no tracking store at {path}; give --storage or --tracking-uri, or run a search first")
     _check_free(port)
     click.echo(f"the MLflow UI of {uri}: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    sys.exit(subprocess.call(server_command(uri, port)))
+    sys.exit(_serve(server_command(uri, port)))
+
+
+def _serve(command: list[str]) -> int:
+    """The server's exit status. It is several processes, so whatever ends this one must end all of them."""
+    server = subprocess.Popen(command, start_new_session=True)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    status = server.wait()
+    return 0 if status == -signal.SIGTERM else status
 
 
 def _check_free(port: int) -> None:
