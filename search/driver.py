@@ -69,6 +69,8 @@ class Driver:
         self._running: dict[int, Plan] = {}
         self._queue: list[int] = []  # proposed, not yet running: held back, or left over from a killed search
         self._attempts: dict[int, int] = {}
+        self._spent: dict[int, int] = {}  # training MACs of a trial so far, those of attempts that died among them
+        self._lost: dict[int, int] = {}  # training MACs of a trial's earlier attempts
         self._trunk = 0  # epochs of the baseline that are done
         self._deadline = math.inf
         self._ended: str | None = None
@@ -155,17 +157,20 @@ class Driver:
     def started(self, number: int, *, node: str, from_epoch: int) -> None:
         """A worker has set the trial up and goes on from a stored boundary."""
         self._attempts[number] = self._attempts.get(number, 0) + 1
+        self._lost[number] = self._spent.get(number, 0)
         self._write("started", number, {"attempt": self._attempts[number], "node": node, "from_epoch": from_epoch})
 
     def reported(self, number: int, metrics: Mapping[str, Any]) -> None:
         """An epoch is over."""
-        self._write("reported", number, metrics)
-        self._advance(number, metrics)
+        charged = self._charged(number, metrics)
+        self._write("reported", number, charged)
+        self._advance(number, charged)
 
     def finished(self, number: int, metrics: Mapping[str, Any]) -> None:
         """The last epoch is over."""
-        self._write("finished", number, metrics)
-        self._end(number, Outcome(metrics))
+        charged = self._charged(number, metrics)
+        self._write("finished", number, charged)
+        self._end(number, Outcome(charged))
 
     def failed(self, number: int, *, epoch: int, reason: str) -> None:
         """The trial cannot go on; the search does."""
@@ -186,7 +191,13 @@ class Driver:
         """Why fewer trials ran than the budget allows; None where they all did."""
         return self._ended
 
+    def _charged(self, number: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """Metrics whose training MACs are everything the trial executed, in attempts that died too."""
+        spent = metrics.get("training_macs")
+        return {**metrics} if spent is None else {**metrics, "training_macs": spent + self._lost.get(number, 0)}
+
     def _advance(self, number: int, metrics: Mapping[str, Any]) -> None:
+        self._spent[number] = int(metrics.get("training_macs", 0))
         if number == 0:
             self._trunk = max(self._trunk, int(metrics["epoch"]))
 
@@ -217,6 +228,7 @@ class Driver:
                 self._proposer.repeat(Proposal(number, plan, event.body["choices"], passed))
             case "started":
                 self._attempts[number] = event.body["attempt"]
+                self._lost[number] = self._spent.get(number, 0)
             case "reported":
                 self._advance(number, event.body)
             case "finished":

@@ -109,6 +109,22 @@ def test_an_epoch_that_is_run_again_after_a_lost_worker_is_one_fact(tmp_path: Pa
     assert kinds == [("started", 1), ("reported", None), ("started", 2)]
 
 
+def test_what_attempts_that_died_have_executed_is_charged(tmp_path: Path, log: EventLog) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK)
+    driver = driver_of(study, log)
+    baseline = next_of(driver, 1)
+    driver.started(0, node="here", from_epoch=0)
+    driver.reported(0, {"epoch": 1, "training_macs": 100})
+    driver.started(0, node="there", from_epoch=0)  # the first worker was lost
+    driver.reported(0, {"epoch": 2, "training_macs": 200})
+    resumed = driver_of(study, log)  # and so was the driver
+    assert next_of(resumed, 1).number == 0
+    resumed.started(0, node="here", from_epoch=2)
+    resumed.finished(0, {**metrics_of(baseline), "training_macs": 50})
+    (finished,) = [event for event in log.events() if event.kind == "finished"]
+    assert finished.body["training_macs"] == 100 + 200 + 50
+
+
 def test_a_resumed_search_begins_with_what_was_left_unfinished(tmp_path: Path, log: EventLog) -> None:
     study = stand_in_study(tmp_path, ONE_TRUNK)
     first = driver_of(study, log)

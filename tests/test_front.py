@@ -175,7 +175,9 @@ def test_counts_are_spelled_for_people() -> None:
 
 
 def test_a_point_as_json_keeps_counts_whole_and_leaves_no_nan() -> None:
-    row = point(0.9, 0.5, 3, macs=125485696.0, loss=math.inf).to_json()
+    row = point(0.9, 1.0, 3, macs=125485696.0, events=0.0, loss=math.inf).to_json()
+    assert isinstance(row["events"], int)
+    assert isinstance(row["keep_macs"], float)
     assert row["run_id"] == "run3"
     assert isinstance(row["macs"], int)
     assert row["loss"] is None

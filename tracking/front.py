@@ -12,6 +12,12 @@ from spaces.errors import UserError
 
 MARGIN = 0.10  # the reference point's error lies this far above the dense one
 DECADES = 2.0  # no error at 1/100 of the dense MACs would be a hypervolume of 1
+COUNTS = frozenset(
+    (
+        *("epoch", "events", "inherited_epochs", "validation_images", "streams_cut"),
+        *("macs", "params", "nonzero_params", "checkpoint_bytes", "training_macs", "training_macs_alone"),
+    )
+)
 
 Objectives = Mapping[str, str]  # metric: "maximize" or "minimize"
 Constraints = Mapping[str, Mapping[str, float]]  # metric: {"min": ..., "max": ...}
@@ -47,12 +53,12 @@ class Point:
         """As `front --json` prints it; a metric that is not a finite number is null."""
         metrics = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         own = {"run_id": self.run_id, "trial": self.trial, "name": self.name, "plan_hash": self.plan_hash}
-        return {**own, **{name: _whole(value) for name, value in metrics.items()}, "plan": dict(self.plan)}
+        return {**own, **{name: _whole(name, value) for name, value in metrics.items()}, "plan": dict(self.plan)}
 
 
-def _whole(value: float | None) -> float | None:
-    """Counts stay counts: 125485696, not 125485696.0."""
-    return int(value) if value is not None and abs(value) >= 2 and value == int(value) else value
+def _whole(name: str, value: float | None) -> float | None:
+    """Counts stay counts: 125485696, not 125485696.0; a fraction stays one, though it be 1.0."""
+    return int(value) if value is not None and name in COUNTS and value == int(value) else value
 
 
 def front(points: Iterable[Point], objectives: Objectives, constraints: Constraints | None = None) -> list[Point]:
