@@ -78,3 +78,15 @@ def test_a_search_is_refused_before_ray_when_a_function_of_the_users_is_missing(
     study = load_study(DIGITS, ["prune.criterion={choices: [l1, 'math:missing']}"])
     with pytest.raises(UserError, match="module 'math' has no function 'missing'"):
         TorchOutlook().check(study)
+
+
+def broken(shape: Any, /) -> None:
+    """A network whose code has a fault."""
+    raise IndexError("no such stage")
+
+
+def test_a_network_function_that_raises_is_told_with_its_file_and_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"test_train_command\.py:\d+: model .*broken' raised IndexError: no such stage"
+    ):
+        train(tmp_path, "--set", "model=tests.test_train_command:broken")

@@ -5,6 +5,7 @@ Nothing registers itself by being imported; a function of the user's own is name
 """
 
 import inspect
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter
 
-from spaces.errors import UserError, unknown
+from spaces.errors import PrunefrontError, UserError, unknown
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +50,23 @@ class Table(Generic[F]):
                 listed = ", ".join(known) or "none"
                 raise UserError(f"{self.kind} '{name}' has no setting '{setting}'; settings: {listed}")
         return cast(F, partial(function, **settings))
+
+    def call(self, name: str, settings: Mapping[str, Any], *given: Any) -> Any:
+        """What the function returns for the loop's things `given`.
+
+        Where a function of the user's own raises, that is a UserError that names the file and line it was raised in.
+        """
+        function = self.bind(name, settings)
+        try:
+            return function(*given)
+        except PrunefrontError:
+            raise
+        except Exception as error:
+            if ":" not in name:
+                raise
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{self.kind} '{name}' raised {type(error).__name__}: {error}"
+            raise UserError(reason, file=where.filename, line=where.lineno) from error
 
 
 def also_of_weights(function: F) -> F:

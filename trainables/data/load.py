@@ -101,7 +101,7 @@ def load_source(data: Data) -> Source:
 def _read(written: str) -> Source:
     data = Data.model_validate_json(written)
     root = None if data.root is None else Path(data.root).expanduser()
-    source: Any = DATASETS.bind(data.name, data.settings)(root)
+    source: Any = DATASETS.call(data.name, data.settings, root)
     if not isinstance(source, Source):
         raise UserError(f"data '{data.name}' returned a {type(source).__name__}; expected a trainables.data.Source")
     return source

@@ -31,7 +31,7 @@ MODELS: Table[Callable[..., nn.Module]] = Table(
 
 def build_dense(model: Model, shape: InputShape) -> nn.Module:
     """The network at full width with random weights from torch's global generator, whatever `model.weights` says."""
-    built: Any = MODELS.bind(model.name, model.settings)(shape)
+    built: Any = MODELS.call(model.name, model.settings, shape)
     if not isinstance(built, nn.Module):
         raise UserError(f"model '{model.name}' returned a {type(built).__name__}; expected a torch.nn.Module")
     network: nn.Module = built
