@@ -22,8 +22,6 @@ TARGETS = {"snap": Target("at most", 10), "frs": Target("at most", 15)}
 QUICKER = 4
 AUGMENT = ("pad_crop", "flip")
 
-ASKS_A_GATE = "gate"
-
 
 def figures(setting: Setting) -> list[Figure]:
     recipe, train = next(iter(setting.recipes().items()))
@@ -31,8 +29,6 @@ def figures(setting: Setting) -> list[Figure]:
     optimizer = make_optimizer(model, train)
     rows = []
     for name in CRITERIA:
-        if name == ASKS_A_GATE:
-            continue  # its scores are learned while training; at the event it makes no pass
         rows.append(_row(setting, recipe, train, model, optimizer, criterion=name, allocation="global"))
     rows.append(_row(setting, recipe, train, model, optimizer, criterion="l1", allocation="fur"))
     return rows
