@@ -5,6 +5,7 @@ Does NOT cover the network: what depends on it (damage, whether a waiting event 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from spaces.plan import Plan
 from trainables import keys
@@ -73,14 +74,20 @@ class Chain:
             rate = recovery(self._retraining(progress))
         return [rate(step) for step in steps]
 
+    @cached_property
+    def _extremes(self) -> tuple[float, float]:
+        """The recipe's smallest and largest learning rate: asked for at every epoch, and a walk over every step."""
+        rates = [self._original(step) for step in range(self._plan.train.epochs * self._steps_per_epoch)]
+        return min(rates), max(rates)
+
     def _retraining(self, progress: Progress) -> Retraining:
-        total = self._plan.train.epochs * self._steps_per_epoch
+        smallest, largest = self._extremes
         return Retraining(
             original=self._original,
             first_step=progress.events_at[-1] * self._steps_per_epoch,
-            last_step=total,
+            last_step=self._plan.train.epochs * self._steps_per_epoch,
             steps_per_epoch=self._steps_per_epoch,
-            largest=max(self._original(step) for step in range(total)),
-            smallest=min(self._original(step) for step in range(total)),
+            largest=largest,
+            smallest=smallest,
             damage=Damage(removed_fraction=progress.removed_fraction, norm_ratio=progress.norm_ratio),
         )
