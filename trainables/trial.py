@@ -268,7 +268,7 @@ class Trial:
 
     def _begin_at_deepest(self) -> None:
         """Go on from the deepest boundary of this plan that the store holds and that proves sound."""
-        found: Path | None = None
+        found: checkpoint.Checkpoint | None = None
         while self.store is not None:
             stored = [boundary for boundary in self._chain.ahead(self.progress) if self.store.has(boundary.key)]
             if not stored:
@@ -277,18 +277,18 @@ class Trial:
             try:
                 if folder is None:
                     raise DamagedCheckpoint("gone")
-                self.progress, found = checkpoint.read(folder).progress, folder
+                found = checkpoint.read(folder)
+                self.progress = found.progress
             except DamagedCheckpoint:
                 self.store.discard(stored[-1].key)  # computed again rather than trusted
         if found is not None:
             self._restore(found)
         self.inherited_epochs = self.progress.epochs
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
         """Take up a stored boundary; a damaged one is discarded, and the search for the deepest begins again."""
         assert self.store is not None
         try:
-            saved = checkpoint.read(folder)
             checkpoint.restore(saved, self.model, self.optimizer)
             acting = checkpoint.acting_tensors(saved)
             self._acting.take_up(acting, self.model, saved.widths, saved.progress.events)
