@@ -114,10 +114,6 @@ class Driver:
                 break
         return "wait" if self._running or self._queue else "over"
 
-    def stop_proposing(self, why: str) -> None:
-        """From now on no trial begins."""
-        self._ended = why
-
     def _propose(self) -> bool:
         number = len(self._plans)
         if number >= self._trials:
@@ -176,10 +172,6 @@ class Driver:
         """The trial cannot go on; the search does."""
         self._write("failed", number, {"epoch": epoch, "reason": reason})
         self._end(number, Outcome())
-
-    def released(self, number: int) -> None:
-        """The backend gave the trial back unfinished, because the search is being stopped."""
-        self._running.pop(number, None)
 
     @property
     def is_over(self) -> bool:
