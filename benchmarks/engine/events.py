@@ -5,13 +5,13 @@ from functools import partial
 import torch
 from torch import nn
 
-from benchmarks.engine.setting import EPOCH_IMAGES, Setting, prune, prune_plan, twin
+from benchmarks.engine.setting import EPOCH_IMAGES, Setting, one_epoch, prune, prune_plan, twin
 from benchmarks.figures import Figure, Target, ratio
 from benchmarks.timing import Prepare, Run, interleaved
 from spaces.plan import Plugin, Prune, Train
 from trainables.criteria import CRITERIA
 from trainables.data.split import Split
-from trainables.training import make_optimizer, train_epoch
+from trainables.training import make_optimizer
 
 NETWORK = "resnet56"
 KEEP = 0.9
@@ -20,7 +20,6 @@ OF_WEIGHTS = Target("at most", 2)
 """For every criterion that looks at no data."""
 TARGETS = {"snap": Target("at most", 10), "frs": Target("at most", 15)}
 QUICKER = 4
-AUGMENT = ("pad_crop", "flip")
 
 
 def figures(setting: Setting) -> list[Figure]:
@@ -52,9 +51,9 @@ def _row(
     split = setting.split(max(samples, steps * train.batch_size))
     learned = setting.split(steps * train.batch_size)
     sides: dict[str, Prepare] = {
-        "before": lambda: partial(_train, model, optimizer, learned, train),
+        "before": lambda: partial(one_epoch, model, optimizer, split=learned, train=train),
         "event": lambda: _fresh(model, optimizer, plan, train, split),
-        "after": lambda: partial(_train, model, optimizer, learned, train),
+        "after": lambda: partial(one_epoch, model, optimizer, split=learned, train=train),
     }
     times = interleaved(sides, rounds=rounds, device=setting.device, warm_up=0 if rounds == 1 else 1)
     around = zip(times["before"], times["after"], strict=True)
@@ -87,20 +86,6 @@ def _plan(criterion: str, allocation: str, samples: int) -> Prune:
         return prune_plan(KEEP, criterion=Plugin(name=criterion, settings=given), allocation=allocation)
     plan = prune_plan(KEEP, criterion=Plugin(name=criterion), allocation=allocation)
     return Prune.model_validate({**dict(plan), "allocation": Plugin(name=allocation, settings=given)})
-
-
-def _train(model: nn.Module, optimizer: torch.optim.Optimizer, split: Split, train: Train) -> None:
-    rates = [0.01] * -(-len(split) // train.batch_size)
-    train_epoch(
-        model,
-        split,
-        optimizer,
-        rates,
-        train=train,
-        augment=AUGMENT,
-        generator=torch.Generator().manual_seed(0),
-        epoch=0,
-    )
 
 
 def _fresh(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Prune, train: Train, split: Split) -> Run:

@@ -18,10 +18,11 @@ from trainables.pruning.event import EventResult, fire, measure_dense
 from trainables.pruning.groups import Group
 from trainables.pruning.probe import Probe
 from trainables.schedules import Moment
-from trainables.training import loss_of, make_optimizer, placed, prepared, set_numerics
+from trainables.training import loss_of, make_optimizer, placed, prepared, set_numerics, train_epoch
 
 SHAPE = InputShape(channels=3, height=32, width=32, classes=10)
 EPOCH_IMAGES = 50_000
+AUGMENT = ("pad_crop", "flip")
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -148,3 +149,18 @@ def twin(model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module,
 
 
 __all__ = ["EPOCH_IMAGES", "Event", "Setting", "prune", "prune_plan", "pruned", "setting", "twin"]
+
+
+def one_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, *, split: Split, train: Train) -> None:
+    """Our training loop over a split, augmented, at one small learning rate."""
+    rates = [0.01] * -(-len(split) // train.batch_size)
+    train_epoch(
+        model,
+        split,
+        optimizer,
+        rates,
+        train=train,
+        augment=AUGMENT,
+        generator=torch.Generator().manual_seed(0),
+        epoch=0,
+    )

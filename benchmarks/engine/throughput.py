@@ -8,16 +8,14 @@ import torch
 from torch import nn
 
 from benchmarks.engine.plain_loop import loader, plain_epoch
-from benchmarks.engine.setting import Setting
+from benchmarks.engine.setting import Setting, one_epoch
 from benchmarks.figures import Figure, Target, ratio, spread
 from benchmarks.timing import Prepare, interleaved
 from spaces.plan import Train
 from trainables.data.source import Images
-from trainables.data.split import Split
-from trainables.training import make_optimizer, train_epoch
+from trainables.training import make_optimizer
 
 ON_CPU, ON_GPU = Target("at least", 1.0), Target("at least", 3.0)
-AUGMENT = ("pad_crop", "flip")
 
 
 def figures(setting: Setting) -> list[Figure]:
@@ -57,7 +55,7 @@ def measure(
     """Seconds per epoch of `images` images: ours, and the plain loop's with each number of workers."""
     split = setting.split(images)
     same = Images(split.pixels.cpu(), split.labels.cpu())
-    sides: dict[str, Prepare] = {"ours": _side(setting, network, train, partial(_ours, split=split, train=train))}
+    sides: dict[str, Prepare] = {"ours": _side(setting, network, train, partial(one_epoch, split=split, train=train))}
     for count in workers:
         batches = loader(same, train, workers=count, device=setting.device)
 
@@ -75,17 +73,3 @@ def _side(
     model = setting.network(network, train)
     optimizer = make_optimizer(model, train.model_copy(update={"learning_rate": 0.01}))
     return lambda: partial(epoch, model, optimizer)
-
-
-def _ours(model: nn.Module, optimizer: torch.optim.Optimizer, *, split: Split, train: Train) -> None:
-    rates = [0.01] * -(-len(split) // train.batch_size)
-    train_epoch(
-        model,
-        split,
-        optimizer,
-        rates,
-        train=train,
-        augment=AUGMENT,
-        generator=torch.Generator().manual_seed(0),
-        epoch=0,
-    )
