@@ -44,11 +44,11 @@ class Outlook(Protocol):
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial for a worker; `forks`: epoch counts at which its unpruned network is saved for others."""
+    """A trial for a worker; `saves`: epoch counts after which its boundary is saved for others."""
 
     number: int
     plan: Plan
-    forks: frozenset[int]
+    saves: frozenset[int]
 
 
 class Driver:

@@ -129,7 +129,7 @@ def run_on_ray(driver: Driver, study: Study, *, home: Path, trial: str, grows: b
 
     def work(assignment: Assignment) -> str:
         plan = assignment.plan.model_dump(mode="json")
-        return json.dumps({**shared, "number": assignment.number, "plan": plan, "forks": sorted(assignment.forks)})
+        return json.dumps({**shared, "number": assignment.number, "plan": plan, "saves": sorted(assignment.saves)})
 
     backend = _Backend(driver, work, Capacity(study.resources, grows=grows), watch)
     per_trial = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}

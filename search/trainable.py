@@ -38,7 +38,7 @@ class RunningTrial(Protocol):
 
 
 def torch_trial(
-    plan: Plan, *, home: str, device: str, forks: frozenset[int], latency_batch: int | None
+    plan: Plan, *, home: str, device: str, saves: frozenset[int], latency_batch: int | None
 ) -> RunningTrial:
     """A real trial; with `latency_batch` its network is timed on batches of that size, alone on the device.
 
@@ -50,7 +50,7 @@ def torch_trial(
     from trainables.trial import Trial
 
     forbid_test_split()
-    trial = Trial(plan, store=StageStore(Path(home) / "store"), device=device, forks=forks)
+    trial = Trial(plan, store=StageStore(Path(home) / "store"), device=device, saves=saves)
     if latency_batch is None:
         return trial
     return TimedTrial(trial, batch_size=latency_batch, cache=Path(home) / "latency")
@@ -96,7 +96,7 @@ class TrialActor(tune.Trainable):
             plan,
             home=work["home"],
             device=self._device(),
-            forks=frozenset(work["forks"]),
+            saves=frozenset(work["saves"]),
             latency_batch=work["latency_batch"],
         )
         inherited = self._trial.inherited_epochs

@@ -31,9 +31,9 @@ DENSE_MACS, DENSE_PARAMS = 1_000_000, 10_000
 
 
 class StandIn:
-    def __init__(self, plan: Plan, *, home: str, device: str, forks: frozenset[int], latency_batch: int | None) -> None:
+    def __init__(self, plan: Plan, *, home: str, device: str, saves: frozenset[int], latency_batch: int | None) -> None:
         self.plan, self.home, self.epoch = plan, Path(home), 0
-        self._forks, self._seconds = forks, float(os.environ.get("STANDIN_SECONDS", "0"))
+        self._saves, self._seconds = saves, float(os.environ.get("STANDIN_SECONDS", "0"))
         self._store = self.home / "store"
         self._store.mkdir(parents=True, exist_ok=True)
         for epoch in range(plan.train.epochs, 0, -1):
@@ -58,7 +58,7 @@ class StandIn:
             with (self.home / "ran.jsonl").open("a") as file:
                 line = {"plan": self.plan.hash, "epoch": self.epoch, "pid": os.getpid()}
                 file.write(json.dumps(line) + "\n")
-            if self.done or self.epoch in self._forks or self.epoch % 4 == 0:
+            if self.done or self.epoch in self._saves or self.epoch % 4 == 0:
                 self._boundary(self.epoch).touch()
         return self._metrics()
 

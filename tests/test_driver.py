@@ -51,7 +51,7 @@ def test_what_shares_the_baselines_training_waits_until_the_baseline_is_past_the
     driver = driver_of(stand_in_study(tmp_path, ONE_TRUNK), log)
     baseline = next_of(driver, 3)
     assert baseline.plan.prune is None
-    assert baseline.forks == {4}
+    assert baseline.saves == {4}
     assert driver.next_trial(3) == "wait"
     driver.reported(0, {"epoch": 3})
     assert driver.next_trial(3) == "wait"

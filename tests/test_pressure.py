@@ -321,7 +321,7 @@ def test_a_process_killed_under_pressure_resumes_to_the_same_numbers(tmp_path: P
 def test_pressure_changes_training_and_so_the_keys_from_its_start_on(tmp_path: Path) -> None:
     plan = acting_plan("both")
     assert fork_epoch(plan) == 1
-    run(plan.dense(), tmp_path, forks=[1, 2])
+    run(plan.dense(), tmp_path, saves=[1, 2])
     assert Trial(plan, store=StageStore(tmp_path)).progress.epochs == 1
 
 

@@ -58,7 +58,7 @@ def undisturbed(study: Study, home: Path) -> tuple[Event, ...]:
         driver = Driver(study, log, outlook=StandInOutlook(), trials=study.budget.trials + 1)
         driver.open()
         while isinstance(answer := driver.next_trial(1), Assignment):
-            trial = StandIn(answer.plan, home=str(home), device="cpu", forks=answer.forks, latency_batch=None)
+            trial = StandIn(answer.plan, home=str(home), device="cpu", saves=answer.saves, latency_batch=None)
             metrics = trial.step()
             while not trial.done:
                 driver.reported(answer.number, metrics)

@@ -92,7 +92,7 @@ def test_a_trial_is_the_same_every_time(optimizer: str) -> None:
 def test_a_trial_forked_from_the_baseline_equals_one_run_straight(tmp_path: Path) -> None:
     plan = a_plan()
     straight, heard = run(plan, None)
-    run(plan.dense(), tmp_path, forks=[2])
+    run(plan.dense(), tmp_path, saves=[2])
     forked, again = run(plan, tmp_path)
     assert forked.inherited_epochs == 2
     assert same_weights(straight, forked)
@@ -105,7 +105,7 @@ def test_a_trial_forked_from_the_baseline_equals_one_run_straight(tmp_path: Path
 def test_on_a_gpu_with_deterministic_algorithms_forked_equals_straight(tmp_path: Path, precision: str) -> None:
     plan = a_plan(train={"epochs": 6, "batch_size": 32, "precision": precision, "memory_format": "channels_last"})
     straight, heard = run(plan, None, device="cuda")
-    run(plan.dense(), tmp_path, forks=[2], device="cuda")
+    run(plan.dense(), tmp_path, saves=[2], device="cuda")
     forked, again = run(plan, tmp_path, device="cuda")
     assert forked.inherited_epochs == 2
     assert same_weights(straight, forked)

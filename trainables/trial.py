@@ -81,14 +81,14 @@ class Trial:
         *,
         store: StageStore | None = None,
         device: str = "cpu",
-        forks: Collection[int] = (),
+        saves: Collection[int] = (),
         splits: Splits | None = None,
     ) -> None:
-        """`forks`: epoch counts at which the unpruned network is saved for others; `splits`: data loaded before."""
+        """`saves`: epoch counts after which the boundary is saved for others; `splits`: data loaded before."""
         set_numerics(plan.train)
         self.plan, self.store, self.device = plan, store, torch.device(device)
         self._seed = plan.train.seed
-        self._forks = frozenset(forks)
+        self._saves = frozenset(saves)
         self._splits = splits if splits is not None else load_data(plan.data, device=self.device)
         self.shape = InputShape(*self._splits.shape, self._splits.num_classes)
         self._chain = Chain(plan, -(-len(self._splits.train) // plan.train.batch_size))
@@ -113,7 +113,7 @@ class Trial:
         self._fire_due()  # events before training, and those that a kill left undone
         epoch = self.progress.epochs
         loss, rate = self._train(epoch) if epoch < self.plan.train.epochs else (None, None)
-        if self.progress.events == 0 and self.progress.epochs in self._forks and not self.done:
+        if self.progress.epochs in self._saves and not self.done:
             self._save()
         self._fire_due()
         self.progress = replace(self.progress, metrics=self._measure(loss, rate))
