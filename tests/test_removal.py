@@ -8,9 +8,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from spaces.errors import UserError
+from spaces.plan import Prune
+from trainables.pruning.event import fire, measure_dense
 from trainables.pruning.graph import trace
 from trainables.pruning.masking import mask
-from trainables.pruning.removal import apply, compose, removal_of, verify_removal
+from trainables.pruning.removal import apply, compose, removal_of, remove, verify_removal
+from trainables.pruning.sparse import fire_weights
+from trainables.schedules import Moment
 
 OPTIMIZERS = {
     "sgd_momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -223,10 +227,46 @@ def test_a_masked_network_is_put_back():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_type_of_the_numbers_survives(dtype):
     model = Residual().to(dtype)
     groups = trace(model, torch.randn(1, 3, 6, 6, dtype=dtype)).graph.groups
     kept = half(groups)
     verify_removal(model, groups, kept, removal_of(groups, kept), torch.randn(2, 3, 6, 6, dtype=dtype))
     assert all(parameter.dtype == dtype for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("entry", ["trace", "removal", "event on channels", "event on weights"])
+def test_half_precision_on_a_cpu_is_refused_by_layer_before_anything_is_changed(entry):
+    model = Residual()
+    example = torch.randn(1, 3, 6, 6)
+    traced = trace(model, example)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    dense, costs = measure_dense(model, example, None)
+    model.first.half()
+    model.second.half()
+    before = copy.deepcopy(model.state_dict())
+    whole = {"criterion": "magnitude", "granularity": "weights", "amount": {"keep_weights": 0.5}}
+    beside = {"moment": Moment(0, 0.5), "dense": dense, "probe": lambda groups, macs: None, "epoch": 0}
+    entries = {
+        "trace": lambda: trace(model, example),
+        "removal": lambda: remove(model, traced.graph.groups, half(traced.graph.groups), optimizer, example),
+        "event on channels": lambda: fire(
+            model, optimizer, example, prune=Prune.model_validate({"amount": {"keep_macs": 0.5}}), **beside
+        ),
+        "event on weights": lambda: fire_weights(
+            model, optimizer, prune=Prune.model_validate(whole), costs=costs, masks={}, progress=0.0, **beside
+        ),
+    }
+    with pytest.raises(UserError, match=r"^layer 'first' is in half precision \(float16\) on a CPU; allowed"):
+        entries[entry]()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_half_precision_on_a_gpu_survives_a_removal():
+    model = Residual().half().cuda()
+    groups = trace(model, torch.randn(1, 3, 6, 6).half().cuda()).graph.groups
+    kept = half(groups)
+    verify_removal(model, groups, kept, removal_of(groups, kept), torch.randn(2, 3, 6, 6).half().cuda())
+    assert all(parameter.dtype == torch.float16 for parameter in model.parameters())

@@ -20,6 +20,7 @@ from trainables.pruning.grouping import group
 from trainables.pruning.groups import ChannelGraph
 from trainables.pruning.ledger import Ledger
 from trainables.pruning.operations import HANDLERS
+from trainables.pruning.precision import refuse_half_precision
 from trainables.pruning.tracer import Tracer, label, nothing, tensors_of
 
 Example = Tensor | tuple[Tensor, ...]
@@ -39,8 +40,10 @@ def trace(model: nn.Module, example: Example, dense: Mapping[str, int] | None = 
 
     `dense` gives each group's channels before any pruning; without it the present ones count as dense. Parameters that
     an evaluating network does not touch (auxiliary heads) are looked for in a training pass.
-    Raises UserError when the network cannot be run on the example, naming the layer it stopped in.
+    Raises UserError when the network cannot be run on the example, naming the layer it stopped in, and when a layer is
+    in half precision on a CPU.
     """
+    refuse_half_precision(model)
     ledger = Ledger()
     inputs = example if isinstance(example, tuple) else (example,)
     tracer = _run(ledger, model, inputs, training=False)

@@ -16,6 +16,7 @@ from spaces.errors import UserError
 from trainables.pruning.attributes import HELD, adjust, hold
 from trainables.pruning.groups import Groups
 from trainables.pruning.masking import answers, difference, mask
+from trainables.pruning.precision import refuse_half_precision
 from trainables.pruning.undo import remember
 
 Removal = dict[str, dict[int, list[int]]]
@@ -56,8 +57,9 @@ def verify_removal(
     """Applies the removal; returns the largest difference to the masked network, relative to the largest output.
 
     Where rounding hides the answer, both are compared once more in float64. Raises UserError on a mismatch, with
-    everything put back.
+    everything put back, and where a layer is in half precision on a CPU.
     """
+    refuse_half_precision(model)
     inputs = example if isinstance(example, tuple) else (example,)
     undo = remember(model, removal, optimizer)
     try:

@@ -15,6 +15,7 @@ from trainables.criteria import CRITERIA
 from trainables.pruning.costs import Costs
 from trainables.pruning.event import Dense, EventResult, check_scores, measure_weights, prunable
 from trainables.pruning.groups import Group, Groups, Scores
+from trainables.pruning.precision import refuse_half_precision
 from trainables.pruning.probe import Probe
 from trainables.pruning.selection import Order
 from trainables.pruning.weights import Masks, Pattern, enforce, select_weights, weight_groups
@@ -38,8 +39,9 @@ def fire_weights(
     """Mask weights of `model` to `moment.sparsity`, in place, with what the optimizer remembers of them.
 
     `progress`: the fraction of training that is over, which regrowth goes by. Raises TrialFailed where scores are not
-    usable.
+    usable, UserError where a layer is in half precision on a CPU.
     """
+    refuse_half_precision(model)
     before = measure_weights(model, masks)
     groups = prunable(weight_groups(model, masks), prune)
     seen = probe(groups, costs.macs())
