@@ -168,7 +168,7 @@ def _check_schedule(schedule: Plugin, epochs: int) -> None:
 
 
 def _check_allocation(allocation: Plugin) -> None:
-    if "keeps" in allocation.settings and not allocation.settings["keeps"]:
+    if allocation.name == "given" and not allocation.settings["keeps"]:
         message = f"allocation '{allocation.name}' needs its setting 'keeps': one proportion per layer or stretch"
         raise Misfit(message, "prune", "allocation", "keeps")
 

@@ -11,11 +11,12 @@ from spaces.errors import UserError
 from tests.probing import Residual, chain, probed, settled
 from trainables.allocations import ALLOCATIONS
 from trainables.allocations.proportional import proportional
-from trainables.allocations.utilization import drop_rates, shares
+from trainables.allocations.utilization import shares
 from trainables.criteria import CRITERIA
 from trainables.pruning.graph import trace
 from trainables.pruning.probe import Probe
-from trainables.pruning.selection import Order
+from trainables.pruning.selection import Order, Target, select
+from trainables.pruning.utilization import drop_rates
 
 NEEDED = {"given": {"keeps": (0.5, 1.0, 0.25)}}
 
@@ -189,3 +190,56 @@ def test_fur_is_asked_again_for_each_tenth_of_the_dense_macs() -> None:
     probe.groups = halved.graph.groups
     dense = halved.costs.macs({"0": 16, "3": 16})
     assert allocate("fur", probe).valid_for == pytest.approx(0.1 * dense / halved.costs.macs())
+
+
+def everything(order: Order) -> dict[str, list[float]]:
+    return {name: turns.tolist() for name, turns in order.turns.items()}
+
+
+@pytest.mark.parametrize("keeps", [(0.3, 1.0, 0.6), (0.25,), {"conv1": 0.5, "conv*": 0.2}])
+def test_fur_of_no_strength_is_given_and_passes_over_nothing(keeps: object) -> None:
+    _, probe = probed(settled(Residual()))
+    given = allocate("given", probe, keeps=keeps)
+    centred = allocate("fur", probe, keeps=keeps, strength=0.0, least=0.0)
+    assert everything(centred) == everything(given)
+    assert centred.valid_for == given.valid_for
+    assert probe.charged_macs == 0
+
+
+def test_fur_of_no_strength_selects_what_given_does_until_a_layer_is_at_its_least() -> None:
+    traced, probe = probed(settled(chain([20, 30, 25])))
+    scores = CRITERIA["l1"](probe.groups, probe)
+    keeps = (0.4, 1.0, 0.7)
+    orders = [allocate("given", probe, keeps=keeps), allocate("fur", probe, keeps=keeps, strength=0.0)]
+    for keep in (0.9, 0.5, 0.2, 0.05):
+        target = Target.macs(int(keep * traced.costs.macs()))
+        given, centred = (
+            select(order, scores, probe.groups, traced.costs, target=target, multiple=1) for order in orders
+        )
+        assert all(torch.equal(given[name], centred[name]) for name in probe.groups)
+
+
+def test_keeps_of_fur_multiply_what_the_ratios_suggest_and_only_their_ratios_count() -> None:
+    _, probe = probed(settled(chain([8, 8, 8])))
+    alone, centred, halved = (
+        allocate("fur", probe, keeps=keeps, strength=1.0, least=0.0)
+        for keeps in ((), (1.0, 0.5, 0.8), (0.5, 0.25, 0.4))
+    )
+    for name, keep in zip(probe.groups, (1.0, 0.5, 0.8), strict=True):
+        assert (centred.turns[name] * keep).tolist() == pytest.approx(alone.turns[name].tolist(), rel=1e-12)
+        assert (halved.turns[name] / 2).tolist() == pytest.approx(centred.turns[name].tolist(), rel=1e-12)
+
+
+def test_fur_says_itself_that_a_pattern_fits_nothing() -> None:
+    _, probe = probed(settled(chain([4, 4])))
+    with pytest.raises(UserError, match=r"allocation 'fur' names 'stem', which fits no layer; layers: 0, 3"):
+        allocate("fur", probe, keeps={"stem": 0.5})
+
+
+def test_fur_is_the_same_whatever_the_criterion_drew_before() -> None:
+    orders = []
+    for name in ("l1", "random"):
+        _, probe = probed(settled(Residual()))
+        scores = CRITERIA[name](probe.groups, probe)
+        orders.append(everything(ALLOCATIONS.bind("fur", {})(scores, probe.groups, probe)))
+    assert orders[0] == orders[1]

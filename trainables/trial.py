@@ -23,6 +23,7 @@ from trainables.acting import Acting
 from trainables.chain import Chain
 from trainables.checkpoint import DamagedCheckpoint, Progress
 from trainables.data import Splits, load_data
+from trainables.findings import Findings
 from trainables.models import InputShape, build_model
 from trainables.pruning.costs import Costs
 from trainables.pruning.event import (
@@ -164,13 +165,13 @@ class Trial:
         prune, event = self.plan.prune, self.progress.events
         assert prune is not None, "moments come from a plan that prunes"
         reseed(self._seed, "event", event)
-        result = self._cut(prune, moment, partial(self._probe, event))
+        result = self._cut(prune, moment, partial(self._probe, event, self._findings(prune, event)))
         self._acting.after_event(result.kept, result.masks, event + 1)
         self._seen = None
         self._removal = compose(self._removal, result.removal)
         self._costs = result.costs
         self._widths = result.widths
-        self._spend(result.charged_macs)
+        self._spend(result.charged_macs, inherited=result.inherited_macs)
         self.progress = replace(
             self.progress,
             events=event + 1,
@@ -211,7 +212,7 @@ class Trial:
             prune=prune,
             moment=moment,
             dense=self._dense,
-            probe=partial(self._probe, event),
+            probe=partial(self._probe, event, Findings()),  # a regularizer may look in the middle of an epoch
             epoch=self.progress.epochs,
         )
         self._spend(looked.charged_macs)
@@ -246,7 +247,12 @@ class Trial:
             progress=epoch / self.plan.train.epochs,
         )
 
-    def _probe(self, event: int, groups: dict[str, Group], forward_macs: int) -> Probe:
+    def _findings(self, prune: Prune, event: int) -> Findings:
+        """What is known of the network as it stands at this boundary."""
+        loss = self.plan.train.loss.model_dump(mode="json")
+        return Findings(self.store, [self.progress.key, event, loss, list(prune.protect)])
+
+    def _probe(self, event: int, findings: Findings, groups: dict[str, Group], forward_macs: int) -> Probe:
         """What criterion and allocation may look at: training data in an order that depends on the event alone."""
         return Probe(
             model=self.model,
@@ -257,6 +263,7 @@ class Trial:
             generator=generator(self._seed, "criterion", event),
             forward_macs=forward_macs,
             gates=self._acting.scores(self._view()),
+            findings=findings,
         )
 
     def _probe_batches(self, event: int, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -352,8 +359,9 @@ class Trial:
         image = torch.randn(1, *self._splits.shape, generator=fixed)
         return prepared(image.to(self.device), self.plan.train)
 
-    def _spend(self, macs: int) -> None:
-        self.executed_macs += macs
+    def _spend(self, macs: int, *, inherited: int = 0) -> None:
+        """Charge training MACs to the trial; those inherited were executed by another."""
+        self.executed_macs += macs - inherited
         self.progress = replace(self.progress, training_macs=self.progress.training_macs + macs)
 
     def _measure(self, train_loss: float | None, rate: float | None) -> Metrics:

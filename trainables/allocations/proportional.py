@@ -1,6 +1,6 @@
 """Layers give by proportion: each keeps its own share of its dense channels, all shares scaled by one factor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from math import prod
 from typing import Annotated
@@ -38,9 +38,7 @@ def given(
     A mapping goes by patterns over the names of a group's producers, the first that fits counting, and what none
     names keeps 1. A list of K proportions cuts the network into K stretches of equally many groups.
     """
-    if isinstance(keeps, Mapping):
-        return proportional(groups, _by_pattern(keeps, groups))
-    return proportional(groups, _by_stretch(tuple(keeps), groups))
+    return proportional(groups, proportions(keeps, groups, allocation="given"))
 
 
 @also_of_weights
@@ -74,7 +72,17 @@ def _turns(group: Group, share: float, least: float) -> torch.Tensor:
     return torch.where(keep > least, above, 1.0 - keep)
 
 
-def _by_pattern(keeps: Mapping[str, float], groups: Groups) -> dict[str, float]:
+def proportions(keeps: Mapping[str, float] | Sequence[float], groups: Groups, *, allocation: str) -> dict[str, float]:
+    """Each group's proportion, from patterns or from a list of stretches; see `given`. `allocation` names who asks."""
+    if isinstance(keeps, Mapping):
+        return _by_pattern(keeps, groups, allocation)
+    if not keeps:
+        message = f"allocation '{allocation}' needs its setting 'keeps': a list of proportions, or pattern: proportion"
+        raise UserError(message)
+    return {name: keeps[index * len(keeps) // len(groups)] for index, name in enumerate(groups)}
+
+
+def _by_pattern(keeps: Mapping[str, float], groups: Groups, allocation: str) -> dict[str, float]:
     unused = set(keeps)
     shares = {}
     for name, group in groups.items():
@@ -83,12 +91,7 @@ def _by_pattern(keeps: Mapping[str, float], groups: Groups) -> dict[str, float]:
         shares[name] = keeps[fitting[0]] if fitting else 1.0
     if unused:
         raise UserError(
-            f"allocation 'given' names '{min(unused)}', which fits no layer; layers: {', '.join(groups) or 'none'}"
+            f"allocation '{allocation}' names '{min(unused)}', which fits no layer; "
+            f"layers: {', '.join(groups) or 'none'}"
         )
     return shares
-
-
-def _by_stretch(keeps: tuple[float, ...], groups: Groups) -> dict[str, float]:
-    if not keeps:
-        raise UserError("allocation 'given' needs its setting 'keeps': a list of proportions, or pattern: proportion")
-    return {name: keeps[index * len(keeps) // len(groups)] for index, name in enumerate(groups)}

@@ -18,6 +18,7 @@ from trainables.allocations import ALLOCATIONS
 from trainables.compensations import COMPENSATIONS
 from trainables.compensations.folding import check_adjustments, taken_up
 from trainables.criteria import CRITERIA
+from trainables.findings import Findings
 from trainables.pruning.costs import Costs
 from trainables.pruning.graph import trace
 from trainables.pruning.groups import Group, Groups, Scores
@@ -50,6 +51,7 @@ class EventResult:
     removed_fraction: float  # of the weights
     norm_ratio: float  # norm of the removed weights over the norm of all, before
     charged_macs: int  # of the passes that criterion and allocation made
+    inherited_macs: int  # of those: passes that another trial made
     streams_cut: int  # channels taken from groups with more than one producer, residual streams above all
     masks: Masks  # of single weights, after it
     kept: Kept  # of the groups that gave channels, by their indices before the event
@@ -135,7 +137,8 @@ def fire(
         repair = COMPENSATIONS.bind(prune.compensation.name, prune.compensation.settings)
     before = measure_weights(model, {})
     removal: Removal = {}
-    charged = streams_cut = 0
+    probes: list[Probe] = []
+    streams_cut = 0
     final: Target | None = None
     while True:
         traced = trace(model, example, dense=dense.widths)
@@ -146,7 +149,10 @@ def fire(
         if final.reached(groups, costs):
             break
         seen = probe(groups, costs.macs())
+        probes.append(seen)
         seen.gates = {name: score[stays[name]] if name in stays else score for name, score in seen.gates.items()}
+        if removal:  # the same cuts leave the same network, unless what was left has been repaired
+            seen.findings = seen.findings.after(removal) if repair is None else Findings()
         target, kept = final, chosen
         if kept is None:
             scores, order = _ordered(prune, groups, seen, epoch)
@@ -154,7 +160,6 @@ def fire(
             kept = select(order, scores, groups, costs, target=target, multiple=prune.width_multiple)
         chosen = None
         if all(len(indices) == groups[name].channels for name, indices in kept.items()):
-            charged += seen.charged_macs
             break  # at the floor of every group: nothing more can go
         streams_cut += sum(
             groups[name].channels - len(indices) for name, indices in kept.items() if len(groups[name].producers) > 1
@@ -163,7 +168,6 @@ def fire(
         check_adjustments(adjustments, model, epoch)
         with taken_up(model, adjustments):
             removal = compose(removal, remove(model, groups, kept, optimizer, example))
-        charged += seen.charged_macs
         stays = {**stays, **{name: stays[name][own] if name in stays else own for name, own in kept.items()}}
         if target is final and final.is_count:
             traced = trace(model, example, dense=dense.widths)
@@ -176,7 +180,8 @@ def fire(
         widths={name: group.channels for name, group in traced.graph.groups.items()},
         removed_fraction=after.removed_since(before),
         norm_ratio=after.norm_ratio_to(before),
-        charged_macs=charged,
+        charged_macs=sum(seen.charged_macs for seen in probes),
+        inherited_macs=sum(seen.inherited_macs for seen in probes),
         streams_cut=streams_cut,
         masks={},
         kept=stays,

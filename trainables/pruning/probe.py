@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from trainables.findings import Finding, Findings
 from trainables.pruning.groups import Group, Scores
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +35,9 @@ class Probe:
     generator: torch.Generator  # on the CPU, seeded from (seed, event)
     forward_macs: int  # of one sample at the present widths
     gates: Scores = field(default_factory=dict)  # what the plan's gate says of each channel; empty without one
+    findings: Findings = field(default_factory=Findings)  # of other trials at this boundary
     charged_macs: int = field(default=0)
+    inherited_macs: int = field(default=0)  # of those charged: passes that another trial made
 
     def sample(self, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Training data in batches; `samples` 0 asks for all of it."""
@@ -43,6 +46,25 @@ class Probe:
     def charge(self, *, forward: int = 0, backward: int = 0) -> None:
         """Count `forward` samples passed forward and `backward` samples passed back (a backward pass is 2x forward)."""
         self.charged_macs += self.forward_macs * (forward + 2 * backward)
+
+    def once(self, question: Any, find: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """What `find` finds, or what another trial found that asked this network the same.
+
+        The trial is charged for the passes either way; they are made once. `question`: a JSON value.
+        """
+        known = self.findings.recall(question)
+        if known is None:
+            before = self.charged_macs
+            known = Finding(find(), self.charged_macs - before)
+            self.findings.keep(question, known)
+        else:
+            self.charged_macs += known.macs
+            self.inherited_macs += known.macs
+        return known.values
+
+    def fresh_generator(self) -> torch.Generator:
+        """One that draws as `generator` did at first, whatever has been drawn from that since."""
+        return torch.Generator().manual_seed(self.generator.initial_seed())
 
     @contextmanager
     def undisturbed(self, *, mode: Literal["eval", "train"] = "eval") -> Iterator[nn.Module]:

@@ -68,6 +68,7 @@ def fire_weights(
         removed_fraction=after.removed_since(before),
         norm_ratio=after.norm_ratio_to(before),
         charged_macs=seen.charged_macs,
+        inherited_macs=seen.inherited_macs,
         streams_cut=0,
         masks=found,
         kept={},
