@@ -10,16 +10,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from search.accounts import Accounts
+from search.bounds import broken, plan_problem
 from search.proposer import Outcome, PassedOver, Proposal, Proposer
+from search.stages import Path, Stages, shared
+from search.trunk import forks_of
 from spaces.errors import UserError
 from spaces.metrics import METRICS
 from spaces.plan import Plan
 from spaces.study import Study
 from tracking.events import Event, Kind
-from tracking.log import EventLog
 
 Listener = Callable[[Event], None]
 Answer = Literal["wait", "over"]
+Verdict = Literal["go on", "stop"]
+
+ASIDE = 0.1  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
 
 
 class Outlook(Protocol):
@@ -33,12 +39,20 @@ class Outlook(Protocol):
         """Why the plan must not be proposed; None where it may."""
         ...
 
-    def fork(self, plan: Plan) -> int:
-        """How many epochs it shares with the dense baseline; all of its epochs where it never prunes."""
+    def path(self, plan: Plan) -> Path:
+        """The boundaries that the plan will pass, and what they cost."""
         ...
 
-    def forks(self, study: Study) -> frozenset[int]:
-        """The epoch counts at which the baseline of the study must be saved."""
+
+class Log(Protocol):
+    """Where facts are written before anyone acts on them: `tracking.log.EventLog`, or its twin in memory."""
+
+    def append(self, event: Event) -> bool:
+        """Whether the fact is new."""
+        ...
+
+    def events(self) -> tuple[Event, ...]:
+        """Every fact so far."""
         ...
 
 
@@ -55,25 +69,34 @@ class Driver:
     """Hands out trials and hears of them. `open` before the first trial, `close` after the last."""
 
     def __init__(
-        self, study: Study, log: EventLog, *, outlook: Outlook, trials: int, heard: Iterable[Listener] = ()
+        self,
+        study: Study,
+        log: Log,
+        *,
+        outlook: Outlook,
+        trials: int,
+        heard: Iterable[Listener] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`trials`: how many in all, the baseline included; `heard`: told of every event, once the log has it."""
-        self._study, self._log, self._outlook = study, log, outlook
+        self._study, self._log, self._outlook, self._clock = study, log, outlook, clock
         self._trials = trials
         self._listeners = tuple(heard)
-        self._proposer = Proposer(study, obstacle=outlook.problem)
-        self._baseline = study.baseline()
-        self._forks = outlook.forks(study)
+        self._proposer = Proposer(study, obstacle=self._obstacle)
+        self._forks = forks_of(study, problem=self._obstacle, path=outlook.path)
+        self._trunk = outlook.path(study.baseline())
+        self._stages, self._accounts = Stages(), Accounts()
         self._plans: list[Plan] = []  # by number
+        self._paths: dict[int, Path] = {}  # of trials that are not over
         self._over: set[int] = set()
-        self._running: dict[int, Plan] = {}
-        self._queue: list[int] = []  # proposed, not yet running: held back, or left over from a killed search
-        self._attempts: dict[int, int] = {}
-        self._spent: dict[int, int] = {}  # training MACs of a trial so far, those of attempts that died among them
-        self._lost: dict[int, int] = {}  # training MACs of a trial's earlier attempts
-        self._trunk = 0  # epochs of the baseline that are done
+        self._running: set[int] = set()
+        self._queue: list[int] = []  # proposed, not running: held back, set aside, or left from a killed search
+        self._aside = False  # whether the baseline waits for its rest to be worth training
+        self._branched = 0  # training MACs of the ways of ended trials, from where they left the baseline
+        self._saved: dict[int, frozenset[int]] = {}  # after which epochs a running trial saves
         self._deadline = math.inf
-        self._ended: str | None = None
+        self._overtime: str | None = None  # why no trial is begun any more
+        self._used_up: str | None = None  # why no trial is proposed any more
 
     def open(self) -> None:
         """Rebuild from the log, then write down that this search begins or goes on."""
@@ -88,84 +111,115 @@ class Driver:
             self._recall(event)
             for listener in self._listeners:
                 listener(event)
+        for number in self._running:
+            self._stages.end(number)
+        self._running.clear()
         self._queue = [number for number in range(len(self._plans)) if number not in self._over]
         if self._study.budget.minutes is not None:
-            self._deadline = time.monotonic() + 60.0 * self._study.budget.minutes
+            self._deadline = self._clock() + 60.0 * self._study.budget.minutes
         self._write("opened", body=self._opening())
 
     def close(self, reason: Literal["budget spent", "interrupted"]) -> None:
         """Write down that no more trials follow in this run of the search."""
         self._write("closed", body={"reason": reason})
 
-    # ---- what next ------------------------------------------------------------------------------------------------
+    # ---- what next --------------------------------------------------------------------------------------------------
 
     def next_trial(self, workers: int) -> Assignment | Answer:
-        """A trial to run now on one of `workers`; "wait" until one ends or the baseline gets on; "over" for good."""
-        if self._ended is None and time.monotonic() >= self._deadline:
-            self._ended = f"{self._study.budget.minutes:g} minutes are over"
-        if self._ended is not None:
-            return "wait" if self._running else "over"
-        while len(self._running) < workers:
-            ready = next((number for number in self._queue if self._is_ready(self._plans[number])), None)
+        """A trial to run now on one of `workers`; "wait" until one ends or gets on; "over" for good."""
+        if self._overtime is None and self._clock() >= self._deadline:
+            self._overtime = f"{self._study.budget.minutes:g} minutes are over"
+        while self._overtime is None and len(self._running) < workers:
+            ready = next((number for number in self._queue if self._is_ready(number)), None)
             if ready is not None:
-                self._queue.remove(ready)
                 return self._assign(ready)
-            if len(self._running) + len(self._queue) >= workers or not self._propose():
+            if len(self._running) + len(self._queue) - self._aside >= workers or not self._propose():
                 break
-        return "wait" if self._running or self._queue else "over"
+        if self._aside and len(self._running) < workers:
+            return self._assign(0)  # rather than idle
+        return "wait" if self._running else "over"
 
     def _propose(self) -> bool:
         number = len(self._plans)
-        if number >= self._trials:
+        if number >= self._trials or self._used_up is not None:
             return False
         proposal = self._proposer.ask(number)
         if proposal is None:
-            self._ended = f"the space is used up: {number} plans were all that could be found"
+            self._used_up = f"the space is used up: {number} plans were all that could be found"
             return False
         body = {
             "plan": proposal.plan.model_dump(mode="json"),
             "choices": dict(proposal.choices),
             "passed_over": [offered.to_json() for offered in proposal.passed_over],
         }
-        self._plans.append(proposal.plan)
+        self._take(number, proposal.plan)
         self._queue.append(number)
         self._write("proposed", number, body)
         return True
 
-    def _is_ready(self, plan: Plan) -> bool:
-        """Whether nothing is gained by waiting: the baseline is past the fork, or will never get there.
+    def _take(self, number: int, plan: Plan) -> None:
+        self._plans.append(plan)
+        self._paths[number] = self._outlook.path(plan)
 
-        The baseline trains the very epochs that this plan would, and is ahead: to wait is never slower than to train
-        them again.
-        """
-        if 0 in self._over or 0 not in self._running or plan.dense().hash != self._baseline.hash:
+    def _obstacle(self, plan: Plan) -> str | None:
+        return self._outlook.problem(plan) or plan_problem(self._study, plan)
+
+    def _is_ready(self, number: int) -> bool:
+        """Whether nothing is gained by waiting for a boundary that another trial is about to save."""
+        if number == 0 and self._aside:
+            return sum(step.macs for step in self._trunk[self._stages.start(self._trunk) :]) <= ASIDE * self._branched
+        awaited = self._stages.awaited(self._paths[number])
+        if awaited is None:
             return True
-        fork = self._outlook.fork(plan)
-        return fork not in self._forks or self._trunk >= fork
+        other, theirs, ours = awaited
+        return self._accounts.is_late(other, self._clock(), theirs=theirs, ours=ours)
 
     def _assign(self, number: int) -> Assignment:
-        plan = self._plans[number]
-        self._running[number] = plan
-        return Assignment(number, plan, self._forks if number == 0 else frozenset({self._outlook.fork(plan)}))
+        self._queue.remove(number)
+        self._running.add(number)
+        if number == 0:
+            self._aside = False
+        self._saved[number] = self._saves(number)
+        self._stages.begin(number, self._paths[number], self._saved[number])
+        return Assignment(number, self._plans[number], self._saved[number])
+
+    def _saves(self, number: int) -> frozenset[int]:
+        """Where others may leave this trial's way: forks of its trunk, and where plans that wait part from it."""
+        path = self._paths[number]
+        trunk = [step.epochs for step in path if step.events == 0 and step.epochs in self._forks]
+        parting = [path[common - 1].epochs for other in self._queue if (common := shared(path, self._paths[other]))]
+        return frozenset((*trunk, *parting))
 
     # ---- what became of it ------------------------------------------------------------------------------------------
 
     def started(self, number: int, *, node: str, from_epoch: int) -> None:
         """A worker has set the trial up and goes on from a stored boundary."""
-        self._attempts[number] = self._attempts.get(number, 0) + 1
-        self._lost[number] = self._spent.get(number, 0)
-        self._write("started", number, {"attempt": self._attempts[number], "node": node, "from_epoch": from_epoch})
+        attempt, saves = self._accounts.begin(number, self._clock()), self._saved[number]
+        self._stages.begin(number, self._paths[number], saves)  # anew, where an attempt died
+        body = {"attempt": attempt, "node": node, "from_epoch": from_epoch, "saves": sorted(saves)}
+        self._write("started", number, body)
 
-    def reported(self, number: int, metrics: Mapping[str, Any]) -> None:
-        """An epoch is over."""
-        charged = self._charged(number, metrics)
+    def reported(self, number: int, metrics: Mapping[str, Any]) -> Verdict:
+        """An epoch is over, and not the last. After "stop" the backend ends this run of the trial."""
+        charged = self._accounts.charged(number, metrics)
         self._write("reported", number, charged)
-        self._advance(number, charged)
+        self._advance(number, charged, self._clock())
+        if number == 0 and self._may_rest(int(metrics["epoch"])):
+            self._write("paused", 0, {"epoch": metrics["epoch"], "reason": "no other trial needs the rest of it yet"})
+            self._pause()
+            return "stop"
+        reason = self._broken(number, charged)
+        if reason is not None:
+            self._write("stopped", number, {**charged, "by": "constraint", "reason": reason})
+            self._end(number, Outcome(widths=charged))
+            return "stop"
+        return "go on"
 
     def finished(self, number: int, metrics: Mapping[str, Any]) -> None:
         """The last epoch is over."""
-        charged = self._charged(number, metrics)
+        charged = self._accounts.charged(number, metrics)
         self._write("finished", number, charged)
+        self._advance(number, charged, self._clock())
         self._end(number, Outcome(charged))
 
     def failed(self, number: int, *, epoch: int, reason: str) -> None:
@@ -181,21 +235,35 @@ class Driver:
     @property
     def why_ended(self) -> str | None:
         """Why fewer trials ran than the budget allows; None where they all did."""
-        return self._ended
+        return self._overtime or self._used_up
 
-    def _charged(self, number: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Metrics whose training MACs are everything the trial executed, in attempts that died too."""
-        spent = metrics.get("training_macs")
-        return {**metrics} if spent is None else {**metrics, "training_macs": spent + self._lost.get(number, 0)}
+    def _may_rest(self, epoch: int) -> bool:
+        """Whether the baseline is past the last fork, and other trials can do without what is left of it."""
+        return bool(self._forks) and epoch == max(self._forks) and len(self._over) + 1 < self._trials
 
-    def _advance(self, number: int, metrics: Mapping[str, Any]) -> None:
-        self._spent[number] = int(metrics.get("training_macs", 0))
-        if number == 0:
-            self._trunk = max(self._trunk, int(metrics["epoch"]))
+    def _pause(self) -> None:
+        self._stages.end(0)
+        self._running.discard(0)
+        self._aside = True
+        self._queue.insert(0, 0)
+
+    def _broken(self, number: int, metrics: Mapping[str, Any]) -> str | None:
+        """The constraint that the trial can meet no more; its widths are final after its last event."""
+        path = self._paths[number]
+        is_final = number > 0 and metrics.get("events", 0) == path[-1].events
+        return broken(self._study, metrics) if is_final else None
+
+    def _advance(self, number: int, metrics: Mapping[str, Any], now: float) -> None:
+        self._accounts.report(number, metrics, now)
+        self._stages.reach(number, int(metrics["epoch"]))
 
     def _end(self, number: int, outcome: Outcome) -> None:
-        self._running.pop(number, None)
+        self._running.discard(number)
         self._over.add(number)
+        self._stages.end(number)
+        path = self._paths.pop(number)
+        if number:
+            self._branched += sum(step.macs for step in path[shared(path, self._trunk) :])
         self._proposer.tell(number, outcome)
 
     # ---- the log ----------------------------------------------------------------------------------------------------
@@ -216,16 +284,23 @@ class Driver:
             case "proposed":
                 plan = Plan.model_validate(event.body["plan"])
                 passed = tuple(PassedOver(**offered) for offered in event.body.get("passed_over", ()))
-                self._plans.append(plan)
+                self._take(number, plan)
                 self._proposer.repeat(Proposal(number, plan, event.body["choices"], passed))
             case "started":
-                self._attempts[number] = event.body["attempt"]
-                self._lost[number] = self._spent.get(number, 0)
+                self._accounts.begin(number, event.time)
+                self._stages.begin(number, self._paths[number], event.body.get("saves", ()))
+                self._running.add(number)
+                self._aside = self._aside and number > 0
             case "reported":
-                self._advance(number, event.body)
+                self._advance(number, event.body, event.time)
+            case "paused":
+                self._pause()
             case "finished":
+                self._advance(number, event.body, event.time)
                 self._end(number, Outcome(event.body))
-            case "failed" | "stopped":
+            case "stopped":
+                self._end(number, Outcome(widths=event.body) if event.body.get("by") == "constraint" else Outcome())
+            case "failed":
                 self._end(number, Outcome())
 
     def _opening(self) -> dict[str, Any]:

@@ -45,9 +45,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended: the last epoch's metrics, or None when it was stopped or broke."""
+    """How a trial ended: the last epoch's metrics, or None when it was stopped or broke.
+
+    `widths`: what is known of one that was stopped because its final widths break a constraint.
+    """
 
     metrics: Mapping[str, float] | None = None
+    widths: Mapping[str, float] | None = None
 
 
 class Proposer:
@@ -123,8 +127,10 @@ class Proposer:
             self._waiting[offered.same_as].append(trial)
 
     def _tell(self, trial: Trial, outcome: Outcome) -> None:
-        self._constrain(trial, {**self._violations(outcome.metrics), PLAN: 0.0})
-        if outcome.metrics is None:
+        self._constrain(trial, {**self._violations(outcome.metrics or outcome.widths), PLAN: 0.0})
+        if outcome.widths is not None:
+            self._optuna.tell(trial, state=TrialState.PRUNED)
+        elif outcome.metrics is None:
             self._optuna.tell(trial, state=TrialState.FAIL)
         else:
             self._optuna.tell(trial, [float(outcome.metrics[name]) for name in self._study.objectives])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
@@ -56,20 +56,19 @@ class _Backend(Callback):
             return {ASSIGNMENT: self._work(answer)}
         return None if answer == "wait" else str(Searcher.FINISHED)
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        """What a worker said."""
-        number = self._numbers[trial.trial_id]
+    def heard(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """What a worker said; whether its trial is to end here."""
+        number = self._numbers[trial_id]
         match result.get(PHASE):
             case "started":
                 self._driver.started(number, node=result["node"], from_epoch=result["from_epoch"])
             case "reported":
-                self._driver.reported(number, result["metrics"])
+                return self._driver.reported(number, result["metrics"]) == "stop"
             case "finished":
                 self._driver.finished(number, result["metrics"])
             case "failed":
                 self._driver.failed(number, epoch=result["epoch"], reason=result["reason"])
+        return False
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A worker died once too often."""
@@ -85,6 +84,25 @@ class _Backend(Callback):
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Nothing is half done here, so this is where a search may be left."""
         self._watch.between()
+
+
+class _Stopper(Stopper):
+    """Tune's way of hearing of a result in time to end its trial."""
+
+    def __init__(self, backend: _Backend) -> None:
+        self._backend = backend
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing of it goes into Tune's snapshots."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether the trial ends with this result."""
+        return self._backend.heard(trial_id, result)
+
+    def stop_all(self) -> bool:
+        """Whether every trial ends: the driver says so by proposing none."""
+        return False
 
 
 class _Searcher(Searcher):
@@ -146,6 +164,7 @@ def run_on_ray(driver: Driver, study: Study, *, home: Path, trial: str, grows: b
                 name="search",
                 storage_path=scratch,
                 callbacks=[backend],
+                stop=_Stopper(backend),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
                 verbose=0,
             ),

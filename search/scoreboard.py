@@ -66,6 +66,8 @@ class Scoreboard:
                 case "reported" if number in self.running:
                     self.running[number].epoch = event.body["epoch"]
                     self.running[number].metrics = event.body
+                case "paused":
+                    self.running.pop(number, None)
                 case "finished" | "failed" | "stopped" if number in self.running:
                     began = self.running.pop(number).began
                     if number:  # the baseline trains every epoch of the dense network: no other takes as long

@@ -22,6 +22,7 @@ from search.runner import Ending, Workload, mlflow_recorder, run_search
 from search.summary import print_summary
 from spaces.errors import TrialFailed, UserError
 from spaces.load import load_study
+from spaces.path import Step
 from spaces.plan import Plan
 from spaces.study import Study
 from tracking.events import Event
@@ -63,9 +64,7 @@ class StandIn:
         return self._metrics()
 
     def _boundary(self, epoch: int) -> Path:
-        """Before the first event a plan's boundaries are those of its dense plan."""
-        plan = self.plan.dense() if epoch <= fork_of(self.plan) else self.plan
-        return self._store / f"{plan.hash}-{epoch}"
+        return self._store / boundary_of(self.plan, epoch)
 
     def _metrics(self) -> dict[str, Any]:
         keep = 1.0
@@ -92,6 +91,11 @@ def fork_of(plan: Plan) -> int:
     return plan.train.epochs if plan.prune is None else plan.train.epochs // 2
 
 
+def boundary_of(plan: Plan, epoch: int) -> str:
+    """Before the first event a plan's boundaries are those of its dense plan."""
+    return f"{(plan.dense() if epoch <= fork_of(plan) else plan).hash}-{epoch}"
+
+
 class StandInOutlook:
     def check(self, study: Study) -> None:
         if os.environ.get("STANDIN_REFUSES"):
@@ -100,11 +104,14 @@ class StandInOutlook:
     def problem(self, plan: Plan) -> str | None:
         return None
 
-    def fork(self, plan: Plan) -> int:
-        return fork_of(plan)
-
-    def forks(self, study: Study) -> frozenset[int]:
-        return frozenset({fork_of(study.plan(study.defaults()))})
+    def path(self, plan: Plan) -> tuple[Step, ...]:
+        """Boundaries as the stand-in names them, and the event of a plan that prunes."""
+        path = [Step(boundary_of(plan, epoch), epoch, 0, 3 * DENSE_MACS) for epoch in range(1, fork_of(plan) + 1)]
+        if plan.prune is not None:
+            path.append(Step(f"{plan.hash}-event", fork_of(plan), 1, 0))
+            left = range(fork_of(plan) + 1, plan.train.epochs + 1)
+            path += [Step(boundary_of(plan, epoch), epoch, 1, 3 * DENSE_MACS) for epoch in left]
+        return tuple(path)
 
 
 def epochs_run(home: Path) -> Counter[tuple[str, int]]:

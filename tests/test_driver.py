@@ -1,6 +1,5 @@
 """The decision core without Ray: who waits for the baseline, what a resumed search does, when it is over."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +52,79 @@ def test_what_shares_the_baselines_training_waits_until_the_baseline_is_past_the
     assert baseline.plan.prune is None
     assert baseline.saves == {4}
     assert driver.next_trial(3) == "wait"
-    driver.reported(0, {"epoch": 3})
+    assert driver.reported(0, {"epoch": 3}) == "go on"
     assert driver.next_trial(3) == "wait"
-    driver.reported(0, {"epoch": 4})
-    assert [next_of(driver, 3).number, next_of(driver, 3).number] == [1, 2]
+    assert driver.reported(0, {"epoch": 4}) == "stop"
+    assert [next_of(driver, 3).number for _ in range(3)] == [1, 2, 3]
     assert driver.next_trial(3) == "wait", "there are three workers"
 
 
-def test_what_trains_differently_from_the_baseline_does_not_wait(tmp_path: Path, log: EventLog) -> None:
+def test_what_trains_differently_from_the_baseline_has_a_trunk_of_its_own(tmp_path: Path, log: EventLog) -> None:
     study = stand_in_study(tmp_path, "train.learning_rate={choices: [0.1, 0.2]}")
     driver = driver_of(study, log)
-    baseline = next_of(driver, 8)
-    waiting = set()
-    while isinstance(answer := driver.next_trial(8), Assignment):
-        assert answer.plan.train.learning_rate != baseline.plan.train.learning_rate
-        waiting.add(answer.number)
-    assert waiting
+    baseline, other = next_of(driver, 8), next_of(driver, 8)
+    assert other.plan.train.learning_rate != baseline.plan.train.learning_rate
+    assert driver.next_trial(8) == "wait", "for the fork of one trunk or of the other"
     driver.reported(0, {"epoch": 4})
-    held = next_of(driver, 8)
-    assert held.plan.train.learning_rate == baseline.plan.train.learning_rate
-    assert held.number < max(waiting), "held back, not forgotten: the oldest goes first"
+    held = [next_of(driver, 8), next_of(driver, 8)]
+    assert {one.plan.train.learning_rate for one in held} == {baseline.plan.train.learning_rate}
+    assert held[0].number < held[1].number, "held back, not forgotten: the oldest goes first"
+    assert driver.reported(other.number, {"epoch": 4}) == "go on"
+    assert next_of(driver, 8).plan.train.learning_rate == other.plan.train.learning_rate
+
+
+def test_the_rest_of_the_baseline_waits_until_it_is_small_beside_what_the_others_cost(
+    tmp_path: Path, log: EventLog
+) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK, "budget.trials=60")
+    driver = driver_of(study, log)
+    baseline = next_of(driver, 1)
+    driver.started(0, node="here", from_epoch=0)
+    assert driver.reported(0, {"epoch": 4}) == "stop"
+    for number in range(1, 11):  # each of them trains four epochs of its own, and so does the rest of the baseline
+        assert next_of(driver, 1).number == number
+        driver = driver_of(study, log) if number == 5 else driver  # a resumed search knows that the baseline waits
+        if number == 5:
+            assert next_of(driver, 1).number == 5
+        driver.started(number, node="here", from_epoch=4)
+        driver.finished(number, metrics_of(baseline))
+    assert next_of(driver, 1) == baseline
+    driver.started(0, node="here", from_epoch=4)
+    assert driver.reported(0, {"epoch": 5}) == "go on"
+    driver.finished(0, metrics_of(baseline))
+    assert next_of(driver, 1).number == 11
+
+
+def test_an_idle_worker_takes_up_the_rest_of_the_baseline(tmp_path: Path, log: EventLog) -> None:
+    driver = driver_of(stand_in_study(tmp_path, ONE_TRUNK, "budget.trials=1"), log)
+    next_of(driver, 2)
+    assert driver.reported(0, {"epoch": 4}) == "stop"
+    assert [next_of(driver, 2).number, next_of(driver, 2).number] == [1, 0]
+    assert not driver.is_over
+
+
+def test_a_trial_whose_final_widths_break_a_constraint_ends_at_once_and_counts_as_infeasible(
+    tmp_path: Path, log: EventLog
+) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK, "constraints.params={max: 50}", "budget.trials=2")
+    driver = driver_of(study, log)
+    finish(driver, next_of(driver, 1))
+    driver.started(next_of(driver, 1).number, node="here", from_epoch=4)
+    assert driver.reported(1, {"epoch": 4, "params": 100, "events": 0}) == "go on"
+    assert driver.reported(1, {"epoch": 5, "params": 100, "events": 1}) == "stop"
+    (stopped,) = [event for event in log.events() if event.kind == "stopped"]
+    assert stopped.body["reason"] == "params 100 is above the constraint's max 50"
+    assert next_of(driver, 1).number == 2
+    assert next_of(driver_of(study, log), 1).number == 2
+
+
+def test_a_plan_whose_amount_breaks_a_constraint_is_never_proposed(tmp_path: Path, log: EventLog) -> None:
+    driver = driver_of(stand_in_study(tmp_path, "constraints.keep_macs={max: 0.3}"), log)
+    while isinstance(answer := driver.next_trial(1), Assignment):
+        assert answer.plan.prune is None or (answer.plan.prune.amount.keep_macs or 1.0) <= 0.3
+        finish(driver, answer)
+    with pytest.raises(UserError, match=r"no plan of this study can be run: amount keep_macs .* constraint's max"):
+        driver_of(stand_in_study(tmp_path, "constraints.keep_macs={max: 0.001}"), log)
 
 
 def test_nobody_waits_for_a_baseline_that_broke(tmp_path: Path, log: EventLog) -> None:
@@ -160,13 +212,11 @@ def test_a_study_that_was_changed_is_not_resumed(tmp_path: Path, log: EventLog) 
     driver_of(stand_in_study(tmp_path, "resources.workers=7", "budget.trials=90"), log)
 
 
-def test_when_the_time_is_over_running_trials_end_and_no_other_begins(
-    tmp_path: Path, log: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    driver = driver_of(stand_in_study(tmp_path, "budget.minutes=1"), log)
+def test_when_the_time_is_over_running_trials_end_and_no_other_begins(tmp_path: Path, log: EventLog) -> None:
+    seconds = [0.0]
+    driver = driver_of(stand_in_study(tmp_path, "budget.minutes=1"), log, clock=lambda: seconds[0])
     running = next_of(driver, 1)
-    later = time.monotonic() + 61
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    seconds[0] = 61.0
     assert driver.next_trial(1) == "wait"
     finish(driver, running)
     assert driver.next_trial(1) == "over"

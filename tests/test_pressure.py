@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+from search.stages import shared
 from spaces.plan import Prune
 from tests.probing import Residual, chain, probed, settled
 from tests.test_trial import _killed_until_done, a_plan, measured, run, same_weights
 from trainables.checkpoint import ACTING, STATE, acting_tensors, read
-from trainables.costing import fork_epoch
+from trainables.foresight import foreseen
 from trainables.gates import GATES
 from trainables.pruning.event import measure_dense
 from trainables.pruning.gates import gated
@@ -320,7 +321,8 @@ def test_a_process_killed_under_pressure_resumes_to_the_same_numbers(tmp_path: P
 
 def test_pressure_changes_training_and_so_the_keys_from_its_start_on(tmp_path: Path) -> None:
     plan = acting_plan("both")
-    assert fork_epoch(plan) == 1
+    ways = (foreseen(plan, epoch_macs=1), foreseen(plan.dense(), epoch_macs=1))
+    assert shared(*ways) == 1
     run(plan.dense(), tmp_path, saves=[1, 2])
     assert Trial(plan, store=StageStore(tmp_path)).progress.epochs == 1
 

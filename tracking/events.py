@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["opened", "proposed", "started", "reported", "finished", "stopped", "failed", "closed"]
+Kind = Literal["opened", "proposed", "started", "reported", "paused", "finished", "stopped", "failed", "closed"]
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,12 @@ class Event:
     body by kind:
       opened    {"study", "fingerprint", "objectives": {metric: "maximize" | "minimize"}, "constraints", "seed"}
       proposed  {"plan": the whole plan, "choices": {path: value} of what the study varies}
-      started   {"attempt": from 1, "node": host name, "from_epoch": epochs inherited from a stored boundary}
+      started   {"attempt": from 1, "node": host name, "from_epoch": epochs inherited from a stored boundary,
+                 "saves": epochs after which it saves its boundary for others}
       reported  {"epoch": epochs completed, ...metrics}
       finished  {"epoch", ...metrics, "checkpoint": key of the last boundary}
-      stopped   {"epoch", ...metrics, "reason"}
+      paused    {"epoch", "reason"}: it goes on later from its boundary
+      stopped   {"epoch", ...metrics, "by": "constraint" | "rank", "reason"}
       failed    {"epoch", "reason"}
       closed    {"reason": "budget spent" | "interrupted"}
     """

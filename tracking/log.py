@@ -136,7 +136,7 @@ def identity_of(event: Event) -> tuple[object, ...] | None:
             return None
         case "started":
             return (event.kind, event.trial, event.body.get("attempt"))
-        case "reported" | "failed":
+        case "reported" | "failed" | "paused" | "stopped":
             return (event.kind, event.trial, event.body.get("epoch"))
         case _:
             return (event.kind, event.trial)

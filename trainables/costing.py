@@ -1,7 +1,4 @@
-"""What a plan will do and cost, before any of it is trained: reachable or not, when it prunes, training MACs.
-
-Estimates, where widths follow from data: between two events a network is taken to cost what its amount says.
-"""
+"""What a plan will do and cost, before any of it is trained: reachable or not, when it prunes, training MACs."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +6,10 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from spaces.path import Path
 from spaces.plan import Model, Plan, Prune
 from trainables.data.outline import outline
+from trainables.foresight import foreseen
 from trainables.models import InputShape, build_dense
 from trainables.pruning.event import prunable
 from trainables.pruning.graph import Traced, trace
@@ -109,20 +108,9 @@ class Costing:
             resolve(plan)
             self._resolved |= own
 
-    def training_macs(self, plan: Plan) -> tuple[int, int]:
-        """(all, up to the first event): training MACs of the plan run alone, and the part that it may share."""
-        per_epoch = 3 * self.network(plan).macs * self._outline(plan)[1]
-        moments = moments_of(plan)
-        if not moments:
-            return per_epoch * plan.train.epochs, per_epoch * plan.train.epochs
-        spent, shared = 0.0, per_epoch * fork_epoch(plan)
-        left = 1.0
-        masked = plan.prune is not None and plan.prune.granularity == "weights"  # which saves no MAC
-        for epoch in range(plan.train.epochs):
-            gone = [moment.sparsity for moment in moments if moment.epoch < epoch and not masked]
-            left = min([left, *(1.0 - sparsity for sparsity in gone)])
-            spent += per_epoch * left
-        return int(spent), min(shared, int(spent))
+    def path(self, plan: Plan) -> Path:
+        """The boundaries that the plan will pass, and what training from each to the next takes."""
+        return foreseen(plan, epoch_macs=3 * self.network(plan).macs * self._outline(plan)[1])
 
     def _outline(self, plan: Plan) -> tuple[InputShape, int]:
         name = plan.data.model_dump_json()
@@ -136,17 +124,6 @@ class Costing:
         if name not in self._least:
             self._least[name] = self.network(plan).least_keep(prune)
         return self._least[name]
-
-
-def fork_epoch(plan: Plan) -> int:
-    """How many epochs of plain training lie before the first event or the first pressure; all where there is none."""
-    moments = moments_of(plan)
-    if not moments or plan.prune is None:
-        return plan.train.epochs
-    presses = plan.prune.regularizer is not None or plan.prune.gate is not None
-    waits = moments[0].ready is not None
-    start = plan.prune.pressure_start if presses else plan.train.epochs
-    return min(moments[0].first_epoch + 1, start, 0 if waits else plan.train.epochs)
 
 
 def _keep(prune: Prune) -> float | None:

@@ -72,6 +72,7 @@ def _costs(study: Study) -> Iterator[tuple[str, str]]:
     yield "sharing", _sharing({fork: count for fork, count in costs.forks.items() if fork}, runnable)
     saved = 1 - costs.shared / costs.alone
     yield "cost", f"{_macs(costs.alone)} training MACs alone, {_macs(costs.shared)} with sharing ({saved:.0%} saved)"
+    yield "", f"a trial that differs from another in one choice trains at least {costs.least_share:.0%} of its own way"
     yield "", "an estimate from random plans; passes of criteria and probes come on top"
     for reason, count in costs.refused.items():
         share = count / (runnable + sum(costs.refused.values()))
