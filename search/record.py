@@ -78,6 +78,7 @@ class Record:
         self.setup_seconds: float = written["setup_seconds"]
         self._tree: dict[str, Any] = written["boundaries"]
         self._ends: dict[str, int] = dict(zip(written["plans"]["hash"], written["plans"]["end"], strict=True))
+        _check_tree(self._tree, self._ends.values())
         self._problems: dict[str, str] = written["problems"]
         self._failures: dict[str, str] = written["failures"]
         self._laps: dict[int, Lap] = {}
@@ -150,6 +151,18 @@ class Record:
         return self._laps[place]
 
 
+def _check_tree(tree: Mapping[str, Any], ends: Iterable[int]) -> None:
+    """Raises ValueError where columns differ in length, or a boundary does not come after its parent."""
+    parents = tree["parent"]
+    columns = [tree[name] for name in ("epochs", "events", "macs", "milliseconds")]
+    if any(len(column) != len(parents) for column in (*columns, *tree["metrics"].values())):
+        raise ValueError("its columns are not equally long")
+    if not all(-1 <= parent < place for place, parent in enumerate(parents)):
+        raise ValueError("a boundary stands before its parent")
+    if not all(-1 <= end < len(parents) for end in ends):
+        raise ValueError("a plan ends at no boundary")
+
+
 def _told(plan: Plan) -> str:
     """A plan in a few words."""
     if plan.prune is None:
@@ -177,7 +190,7 @@ def write_record(file: Path, trials: Iterable[Recorded], problems: Mapping[str, 
         for lap in trial.laps:
             before, place = place, places.setdefault(lap.key, len(laps))
             if place == len(laps):
-                laps.append(lap)
+                laps.append(_completed(lap, laps[before] if before >= 0 else None))
                 parents.append(before)
             else:
                 laps[place] = _agreed(laps[place], lap)
@@ -207,12 +220,19 @@ def write_record(file: Path, trials: Iterable[Recorded], problems: Mapping[str, 
     draft.replace(file)
 
 
+def _completed(lap: Lap, before: Lap | None) -> Lap:
+    """An event's boundary with what only the training before it measured: its loss, say."""
+    if lap.metrics is None or before is None or before.metrics is None or lap.epochs != before.epochs:
+        return lap
+    return replace(lap, metrics={**before.metrics, **lap.metrics})
+
+
 def _agreed(one: Lap, other: Lap) -> Lap:
     """A boundary that was computed twice; only one of them may have looked at it."""
-    same = one.macs == other.macs and (not one.metrics or not other.metrics or one.metrics == other.metrics)
-    if not same:
+    mine, theirs = one.metrics or {}, other.metrics or {}
+    if one.macs != other.macs or any(mine[name] != theirs[name] for name in mine.keys() & theirs.keys()):
         raise PrunefrontError(f"boundary {one.key} was computed twice, and differently: {one} and {other}")
-    return one if one.metrics else replace(one, metrics=other.metrics)
+    return replace(one, metrics={**theirs, **mine} or None)
 
 
 def _rounded(value: float | None) -> float | None:

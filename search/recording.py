@@ -16,9 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 from search.record import Provenance, Recorded, write_record
 from spaces.errors import TrialFailed, UserError
@@ -111,7 +110,7 @@ def _provenance(study: Study, command: str) -> Provenance:
     return Provenance(
         study=study.name,
         space=space_digest(study),
-        torch=torch.__version__,
+        torch=version("torch"),
         sources=sources_digest(),
         machine=f"{os.cpu_count()} cores, {platform.machine()}",
         command=command,
@@ -147,7 +146,7 @@ def _read(partial: Path, space: str) -> dict[str, Recorded]:
             break
         written = json.loads(line)
         if number == 0 and written != {"space": space}:
-            raise UserError(f"{partial} was begun for another space; remove it to begin anew")
+            raise UserError("it was begun for another space; remove it to begin anew", file=partial)
         if number:
             laps = tuple(Lap(**lap) for lap in written.pop("laps"))
             outcomes[written["plan_hash"]] = Recorded(laps=laps, **written)

@@ -17,4 +17,4 @@ class Lap:
     events: int
     macs: int
     seconds: float
-    metrics: Mapping[str, float | None] | None = None
+    metrics: Mapping[str, float] | None = None

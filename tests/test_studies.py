@@ -21,6 +21,7 @@ from spaces.study import Study
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "spaces").glob("*.yaml"))
 SEARCHES = ("cifar10_resnet56", "digits", "fashion_mnist", "imagenet_resnet50")
+GRIDS = ("digits_grid",)
 REPRODUCTIONS = ("cifar10_resnet110_frs", "cifar10_vgg16_snapit")
 STUDY = """\
 data: digits
@@ -416,8 +417,8 @@ def test_a_bad_override_is_one_line_that_repeats_it(tmp_path: Path, override: st
 # What ships
 
 
-def test_the_six_studies_ship() -> None:
-    assert sorted(path.stem for path in SHIPPED) == sorted((*SEARCHES, *REPRODUCTIONS))
+def test_the_seven_studies_ship() -> None:
+    assert sorted(path.stem for path in SHIPPED) == sorted((*SEARCHES, *GRIDS, *REPRODUCTIONS))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -444,6 +445,20 @@ def test_a_search_varies_interval_keep_per_layer_criterion_and_recovery_rate(nam
     assert all(isinstance(domain, Range) for domain in keeps)
     peaks = [d for path, d in parameters.items() if path.startswith("recover") and path.endswith(".peak")]
     assert any(isinstance(domain, Range) and domain.low < domain.high for domain in peaks)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_grid_varies_interval_keep_per_layer_criterion_and_recovery_rate_by_choices(name: str) -> None:
+    parameters = {parameter.path: parameter.domain for parameter in load_study(ROOT / f"spaces/{name}.yaml").parameters}
+    assert all(isinstance(domain, Choices) for domain in parameters.values())
+    for axis in (
+        r"prune\.criterion",
+        r"prune\.schedule\[.*\]\.interval",
+        r"prune\.allocation.*\.keeps",
+        r"recover.*\.peak",
+    ):
+        domains = [domain for path, domain in parameters.items() if re.fullmatch(axis, path)]
+        assert any(len(domain.values) >= 2 for domain in domains if isinstance(domain, Choices)), axis
 
 
 def test_frs_is_run_with_the_papers_own_numbers() -> None:

@@ -37,8 +37,7 @@ class LappedTrial(Trial):
         metrics = super().step()
         if self.laps:
             last, seconds = self.laps[-1], self._seconds()
-            kept = {name: value for name, value in self.progress.metrics.items() if name not in LEFT_OUT}
-            self.laps[-1] = replace(last, seconds=last.seconds + seconds, metrics=kept)
+            self.laps[-1] = replace(last, seconds=last.seconds + seconds, metrics=_kept(self.progress.metrics))
         return metrics
 
     def _train(self, epoch: int) -> tuple[float, float]:
@@ -49,6 +48,8 @@ class LappedTrial(Trial):
     def _fire(self, moment: Moment) -> None:
         super()._fire(moment)
         self._note()
+        # A trial that came here with the epoch before it would report it; one that was handed the boundary does not.
+        self.laps[-1] = replace(self.laps[-1], metrics=_kept(self._measure(None, None)))
 
     def _note(self) -> None:
         progress = self.progress
@@ -59,3 +60,8 @@ class LappedTrial(Trial):
         """CPU seconds since this was last asked."""
         before, self._paid_seconds = self._paid_seconds, time.process_time()
         return self._paid_seconds - before
+
+
+def _kept(metrics: Metrics) -> Metrics:
+    """What was measured, without what laps say anyway; the training loss is that of the epoch before an event."""
+    return {name: value for name, value in metrics.items() if name not in LEFT_OUT and value is not None}
