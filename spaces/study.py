@@ -34,6 +34,13 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _rising(fractions: tuple[float, ...]) -> tuple[float, ...]:
+    for earlier, later in itertools.pairwise(fractions):
+        if later <= earlier:
+            raise Misfit(f"the fractions of the rungs rise; {later:g} comes after {earlier:g}")
+    return fractions
+
+
 def _a_side(bounds: dict[str, float]) -> dict[str, float]:
     if not bounds:
         raise Misfit("a constraint has min, max or both")
@@ -63,6 +70,21 @@ class Budget(Section):
     seed: Annotated[int, Field(ge=0, description="of the proposals; the training seed is train.seed")] = 0
 
 
+class Stopping(Section):
+    """When a trial that does poorly ends early. No plan depends on it: it may change when a search is resumed."""
+
+    name: Annotated[
+        Literal["none", "front"], Field(description="front: the best at each rung go on, by constraints, front, spread")
+    ] = "none"
+    reduction: Annotated[float, Field(gt=1.0, description="of this many trials at a rung, one goes on")] = 1.5
+    fractions: Annotated[
+        tuple[Annotated[float, Field(ge=0.5, lt=1.0)], ...],
+        Field(min_length=1, description="of the recovery, after which there is a rung; none before half of it"),
+        AfterValidator(_rising),
+    ] = (0.5, 0.75)
+    grace: Annotated[int, Field(ge=1, description="trials that a rung has seen before it stops one")] = 6
+
+
 class Resources(Section):
     """What one trial needs, how many run at once, and where their files go."""
 
@@ -87,6 +109,7 @@ class Settings(Section):
     objectives: Annotated[tuple[MetricName, ...], Field(min_length=1), AfterValidator(_each_once)]
     constraints: Annotated[dict[MetricName, Bounds], Field(default_factory=dict)]
     budget: Budget = Budget()
+    stopper: Stopping = Stopping()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
 
@@ -125,6 +148,11 @@ class Study:
         return self.settings.budget
 
     @property
+    def stopper(self) -> Stopping:
+        """What ends a trial early."""
+        return self.settings.stopper
+
+    @property
     def resources(self) -> Resources:
         """What one trial needs."""
         return self.settings.resources
@@ -142,7 +170,7 @@ class Study:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change when the proposals or the plans would: not with budget, resources, tracking."""
+        """16 hex digits that change when proposals or plans would: budget, stopper, resources, tracking are none."""
         parameters = [[p.path, type(p.domain).__name__, p.domain.model_dump(mode="json")] for p in self.parameters]
         corners = [self.plan(choices).hash for choices in self.corners()]
         constraints = {metric: dict(bounds) for metric, bounds in self.constraints.items()}
