@@ -45,7 +45,7 @@ from trainables.pruning.sparse import fire_weights
 from trainables.pruning.weights import masked_out
 from trainables.schedules import Moment
 from trainables.seeds import generator, reseed
-from trainables.store import StageStore
+from trainables.store import StageStore, Worth
 from trainables.training import (
     evaluate,
     loss_of,
@@ -95,6 +95,7 @@ class Trial:
         self._chain = Chain(plan, -(-len(self._splits.train) // plan.train.batch_size))
         self._loss = loss_of(plan.train)
         self._saved_at = time.monotonic()
+        self._restart_key: str | None = None  # of the boundary that a restart would begin at, where it is stored
         self._build()
         self._begin_at_deepest()
 
@@ -277,17 +278,17 @@ class Trial:
         """Go on from the deepest boundary of this plan that the store holds and that proves sound."""
         found: checkpoint.Checkpoint | None = None
         while self.store is not None:
-            stored = [boundary for boundary in self._chain.ahead(self.progress) if self.store.has(boundary.key)]
-            if not stored:
+            stored = self.store.deepest(boundary.key for boundary in self._chain.ahead(self.progress))
+            if stored is None:
                 break
-            folder = self.store.fetch(stored[-1].key)
+            folder = self.store.fetch(stored)
+            if folder is None:  # damaged, say: the next look finds another
+                continue
             try:
-                if folder is None:
-                    raise DamagedCheckpoint("gone")
                 found = checkpoint.read(folder)
                 self.progress = found.progress
             except DamagedCheckpoint:
-                self.store.discard(stored[-1].key)  # computed again rather than trusted
+                self.store.discard(stored)  # computed again rather than trusted
         if found is not None:
             self._restore(found)
         self.inherited_epochs = self.progress.epochs
@@ -306,13 +307,20 @@ class Trial:
             return
         self._removal, self._widths = saved.removal, saved.widths
         self._costs = trace(self.model, self._example(), dense=self._dense.widths).costs
+        self._restart_key = self.progress.key
+        self.store.began_at(self._restart_key)
 
-    def _save(self) -> int:
-        """Publish this boundary in the store; returns the bytes of its files (0 without a store)."""
+    def _save(self) -> int | None:
+        """Publish this boundary in the store; returns the bytes of its files, None where it is not stored."""
         if self.store is None:
-            return 0
-        folder = self.store.put(self.progress.key, self._write)
+            return None
+        progress = self.progress
+        worth = Worth(macs=progress.training_macs, epochs=progress.epochs, is_end=self.done)
+        folder = self.store.put(progress.key, self._write, worth=worth, after=self._restart_key)
         self._saved_at = time.monotonic()
+        if folder is None:
+            return None
+        self._restart_key = progress.key
         return sum(path.stat().st_size for path in folder.iterdir())
 
     def _write(self, folder: Path) -> None:
@@ -398,9 +406,11 @@ class Trial:
             "inherited_epochs": self.inherited_epochs,
             "seconds": time.monotonic() - started,
         }
-        if self.done and self.store is not None:
+        if self.done and (stored := self._save()) is not None:
             report["checkpoint"] = self.progress.key
-            report["checkpoint_bytes"] = self._save()
+            report["checkpoint_bytes"] = stored
+        if self.store is not None and self.store.problem is not None:
+            report["not_saved"] = self.store.problem
         return report
 
 
