@@ -3,14 +3,19 @@
 Does NOT cover when a proposal may run, nor where (`search.driver`).
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
-from search.sampling import RepeatableSampler, distribution_of, from_optuna, sampler_named, seed_of
+from search.foreknowledge import Foreknowledge
+from search.sampling.bases import base_named
+from search.sampling.repeatable import RepeatableSampler, distribution_of, from_optuna, seed_of
+from search.sampling.sampler import GainPerCost
 from spaces.metrics import METRICS
 from spaces.plan import Plan
 from spaces.study import Study
@@ -57,13 +62,23 @@ class Outcome:
 class Proposer:
     """Asks Optuna for plans and tells it how they did, in an order that a log can repeat."""
 
-    def __init__(self, study: Study, *, obstacle: Callable[[Plan], str | None] = lambda plan: None) -> None:
-        """`obstacle`: why a plan cannot be run as it stands (no event, an unreachable target); None where it can."""
+    def __init__(
+        self,
+        study: Study,
+        *,
+        obstacle: Callable[[Plan], str | None] = lambda plan: None,
+        remaining: Callable[[Plan], float] = lambda plan: 1.0,
+    ) -> None:
+        """`obstacle`: why a plan cannot be run as it stands (no event, an unreachable target); None where it can.
+
+        `remaining`: training MACs that a plan would still cost; only the sampler `gain` asks.
+        """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._study, self._obstacle = study, obstacle
+        self._study, self._obstacle, self._remaining = study, obstacle, remaining
         self._domains = {parameter.path: parameter.domain for parameter in study.parameters}
         self._distributions = {path: distribution_of(domain) for path, domain in self._domains.items()}
-        self._sampler = RepeatableSampler(sampler_named(study.budget.sampler), self._domains)
+        self._foreknowledge = Foreknowledge(study)
+        self._sampler = RepeatableSampler(self._base(), self._domains)
         directions = [METRICS[metric].direction for metric in study.objectives]
         self._optuna = optuna.create_study(directions=directions, sampler=self._sampler)
         self._numbers: dict[str, int] = {}  # plan hash: number
@@ -100,8 +115,30 @@ class Proposer:
     def tell(self, number: int, outcome: Outcome) -> None:
         """How proposal `number` ended; whoever proposed the same plan is told the same."""
         self._outcomes[number] = outcome
+        if outcome.metrics is not None:
+            self._foreknowledge.hear(outcome.metrics, dense=number == 0)
         for trial in self._waiting.pop(number):
             self._tell(trial, outcome)
+
+    def _base(self) -> BaseSampler:
+        budget, foreknowledge = self._study.budget, self._foreknowledge
+        if budget.sampler != "gain":
+            return base_named(budget.sampler)
+        return GainPerCost(
+            budget.base,
+            space=self._distributions,
+            cost=self._cost,
+            known=foreknowledge.known,
+            active=foreknowledge.active,
+            scales=foreknowledge.scales,
+            reference=foreknowledge.reference,
+        )
+
+    def _cost(self, params: Mapping[str, Any]) -> float:
+        """Training MACs; infinite for what would only be passed over."""
+        choices = {path: from_optuna(domain, params[path]) for path, domain in self._domains.items()}
+        plan = self._study.plan(choices)
+        return math.inf if self._judged(plan, choices) is not None else self._remaining(plan)
 
     def _judged(self, plan: Plan, choices: Mapping[str, Any]) -> PassedOver | None:
         if plan.hash in self._numbers:

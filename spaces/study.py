@@ -66,7 +66,13 @@ class Budget(Section):
     minutes: Annotated[
         float | None, Field(gt=0.0, description="no new trial is begun after this long; null: no limit")
     ] = None
-    sampler: Literal["tpe", "nsga2", "random"] = "tpe"
+    sampler: Annotated[
+        Literal["tpe", "nsga2", "random", "gain"],
+        Field(description="gain: by expected hypervolume gain per training MACs that a plan still costs"),
+    ] = "tpe"
+    base: Annotated[
+        Literal["tpe", "nsga2", "random"], Field(description="where sampler gain takes candidates from, beside its own")
+    ] = "tpe"
     seed: Annotated[int, Field(ge=0, description="of the proposals; the training seed is train.seed")] = 0
 
 
@@ -174,7 +180,8 @@ class Study:
         parameters = [[p.path, type(p.domain).__name__, p.domain.model_dump(mode="json")] for p in self.parameters]
         corners = [self.plan(choices).hash for choices in self.corners()]
         constraints = {metric: dict(bounds) for metric, bounds in self.constraints.items()}
-        proposals = [self.objectives, constraints, self.budget.sampler, self.budget.seed]
+        base = [self.budget.base] if self.budget.sampler == "gain" else []
+        proposals = [self.objectives, constraints, self.budget.sampler, self.budget.seed, *base]
         return digest([parameters, corners, proposals])[:16]
 
     def defaults(self) -> dict[str, Value]:

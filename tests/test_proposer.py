@@ -33,7 +33,7 @@ def propose(proposer: Proposer, first: int, last: int) -> list[Proposal]:
     return made
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "gain"])
 @pytest.mark.parametrize("killed_at", [1, 12, 45])
 def test_a_resumed_proposer_proposes_what_an_undisturbed_one_does(tmp_path: Path, sampler: str, killed_at: int) -> None:
     study = study_of(tmp_path, sampler)

@@ -8,25 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from search.sampling.bases import seed_generators
+from search.sampling.sampler import GainPerCost
 from spaces.domains import Choices, Domain
-
-POPULATION = 20  # of NSGA-II: Optuna's own 50 would leave a search of a hundred trials two generations
-
-
-def sampler_named(name: str) -> BaseSampler:
-    """The base sampler of a study's budget: tpe, nsga2 or random."""
-    match name:
-        case "tpe":
-            # Its independent form, the default with several objectives, is several times slower and blind to pairs.
-            return TPESampler(multivariate=True)
-        case "nsga2":
-            return NSGAIISampler(population_size=POPULATION)
-        case _:
-            return RandomSampler()
 
 
 def distribution_of(domain: Domain) -> BaseDistribution:
@@ -66,13 +54,12 @@ class RepeatableSampler(BaseSampler):
         self._logged: Mapping[str, Any] | None = None
 
     def reseed(self, seed: int) -> None:
-        """Before an ask. Optuna's own `reseed_rng` takes its seed from the clock, so its generators are reached for."""
+        """Before an ask."""
         self._logged = None
-        holders: tuple[Any, ...] = (self._base, getattr(self._base, "_random_sampler", None))
-        for holder in holders:
-            if holder is not None:
-                holder._rng.rng.seed(seed)
-                seed = (seed + 1) % 2**32  # two generators with one seed would draw the same numbers
+        if isinstance(self._base, GainPerCost):
+            self._base.reseed(seed)
+        else:
+            seed_generators(self._base, seed)
 
     def repeat(self, choices: Mapping[str, Any]) -> None:
         """Before an ask whose answer is known."""
@@ -89,9 +76,10 @@ class RepeatableSampler(BaseSampler):
         if self._logged is None:
             drawn = self._base.sample_relative(study, trial, search_space)
             return {path: self._settled(path, value) for path, value in drawn.items()}
-        if isinstance(self._base, NSGAIISampler):
+        genetic = self._base.base if isinstance(self._base, GainPerCost) else self._base
+        if isinstance(genetic, NSGAIISampler):
             # A genetic sampler notes at each ask which generation it is in and who its parents are.
-            self._base.get_parent_population(study, self._base.get_trial_generation(study, trial))
+            genetic.get_parent_population(study, genetic.get_trial_generation(study, trial))
         return {}
 
     def sample_independent(

@@ -1,0 +1,76 @@
+"""What a proposal is expected to add to the front: closed forms for one and two objectives, a scalar for more.
+
+Everything here is a loss: less is better. Does NOT cover where the predictions come from (`surrogate`).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import erf
+
+Array = NDArray[np.float64]
+AUGMENTATION = 0.05  # share of the plain sum in a Tchebycheff scalar (Knowles 2006, section II)
+
+
+def normal_cdf(values: Array) -> Array:
+    """Share of the standard normal distribution below each value."""
+    below: Array = 0.5 * (1.0 + erf(values / np.sqrt(2.0)))
+    return below
+
+
+def shortfall(target: Any, mean: Array, deviation: Array) -> Array:
+    """E[max(target - Y, 0)] of a normal Y: how far it is expected to come out under the target.
+
+    Shapes broadcast; a deviation of 0 is a value that is known. (Mockus 1978: expected improvement.)
+    """
+    ahead = np.asarray(target - mean, dtype=np.float64)
+    spread = np.maximum(deviation, 1e-300)
+    scaled = np.clip(ahead / spread, -40.0, 40.0)
+    density = np.exp(-0.5 * scaled**2) / np.sqrt(2.0 * np.pi)
+    expected = ahead * normal_cdf(scaled) + spread * density
+    certain: Array = np.where(deviation > 0.0, np.maximum(expected, 0.0), np.maximum(ahead, 0.0))
+    return certain
+
+
+def staircase(losses: Array, reference: Array) -> Array:
+    """The points [k, 2] of losses [n, 2] that no other beats and that lie under the reference, by their first loss."""
+    inside = losses[np.all(losses < reference, axis=1)]
+    ordered = inside[np.lexsort((inside[:, 1], inside[:, 0]))]
+    lowest_before = np.concatenate([[np.inf], np.minimum.accumulate(ordered[:, 1])[:-1]])
+    kept: Array = ordered[ordered[:, 1] < lowest_before]
+    return kept
+
+
+def area_gain(mean: Array, deviation: Array, front: Array, reference: Array) -> Array:
+    """Expected growth [n] of the area that the front covers, for predictions [n, 2] that are independent normals.
+
+    `front` is a `staircase`. Along the first loss the front is a flight of steps; a point (A, B) adds, over the step
+    from l to u with ceiling c, the length of [max(A, l), u] times max(c - B, 0). Its expectation factors into
+    (E[(u - A)+] - E[(l - A)+]) E[(c - B)+]. (Emmerich et al. 2011 has the same integral, cell by cell.)
+    """
+    edges = np.append(front[:, 0], reference[0])
+    ceilings = np.concatenate([[reference[1]], front[:, 1]])
+    reach = shortfall(edges, mean[:, :1], deviation[:, :1])
+    lengths = np.diff(reach, axis=1, prepend=0.0)
+    heights = shortfall(ceilings, mean[:, 1:], deviation[:, 1:])
+    expected: Array = np.einsum("ij,ij->i", lengths, heights)
+    return np.maximum(expected, 0.0)
+
+
+def tchebycheff(losses: Array, weights: Array) -> Array:
+    """One loss from several [..., m], normalised to [0, 1]: the worst weighted one, and a little of all."""
+    weighted = losses * weights
+    scalar: Array = weighted.max(axis=-1) + AUGMENTATION * weighted.sum(axis=-1)
+    return scalar
+
+
+def unbeaten(losses: Array) -> NDArray[np.int64]:
+    """Indices of the losses [n, m] that no other is at least as good as in all and better than in one; equals stay."""
+    kept: list[int] = []
+    # Whatever beats a point sorts before it, and is itself kept or beaten by one that is kept.
+    for index in np.lexsort(losses.T[::-1]):
+        ahead = losses[kept]
+        if not np.any(np.all(ahead <= losses[index], axis=1) & np.any(ahead < losses[index], axis=1)):
+            kept.append(int(index))
+    return np.array(sorted(kept), dtype=np.int64)

@@ -1,0 +1,226 @@
+"""What the trials of a study teach, as arrays: read once each, in the order of their numbers."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from search.sampling.encoding import Array, Encoding, Params
+from search.sampling.gain import unbeaten
+
+Scale = Literal["linear", "log"]
+Known = Mapping[int, Callable[[Params], float | None]]
+DESIGN = 64  # rows that a known objective's range is taken from
+USEFUL = 2 / 3  # share of a capped history that lies near the front; the rest are the newest
+FRONT = 64  # points that distances to the front are taken to, at most
+SMALLEST = 1e-12  # a loss on a logarithmic scale is at least this
+
+
+class View:
+    """A study as the models see it: features of rows, losses of values, objectives that the parameters decide."""
+
+    def __init__(
+        self, encoding: Encoding, directions: Sequence[StudyDirection], scales: Mapping[int, Scale], known: Known
+    ) -> None:
+        self.encoding, self._known = encoding, known
+        self._signs = np.array([-1.0 if one == StudyDirection.MAXIMIZE else 1.0 for one in directions])
+        self._logs = np.array([scales.get(index) == "log" for index in range(len(self._signs))])
+        design = encoding.drawn(np.random.default_rng(0).random((DESIGN, len(encoding.axes))))
+        losses = self.known(encoding.params(design))
+        self.leading = [i for i in range(len(self._signs)) if _varies(losses[:, i])]
+        self._low, self._high = losses[:, self.leading].min(axis=0), losses[:, self.leading].max(axis=0)
+        axes = len(encoding.axes)
+        self.axis_of = np.append(encoding.axis_of, np.arange(axes, axes + len(self.leading))).astype(np.int64)
+        self.ruling = [index for index in range(axes) if self._rules(index, design[:4], losses[:4])]
+
+    @property
+    def objectives(self) -> int:
+        """How many there are."""
+        return len(self._signs)
+
+    def losses(self, values: Sequence[float]) -> Array:
+        """Objective values [..., m] so that less is better, on the scale that is asked for."""
+        given = np.asarray(values, dtype=np.float64)
+        return self._signs * np.where(self._logs, np.log(np.maximum(given, SMALLEST)), given)
+
+    def known(self, params: Sequence[Params]) -> Array:
+        """Losses [n, m] that follow from the parameters; NaN where only a trial tells."""
+        values = np.full((len(params), self.objectives), np.nan)
+        for index, function in self._known.items():
+            told = [function(one) for one in params]
+            values[:, index] = [math.nan if value is None else value for value in told]
+        return self.losses(values)  # type: ignore[arg-type]
+
+    def features(self, rows: Array, params: Sequence[Params], known: Array) -> Array:
+        """What the models see of rows [n, axes]: the settings, and the objectives known beforehand."""
+        own = self.encoding.features(rows, self.encoding.active(params))
+        leading = (known[:, self.leading] - self._low) / (self._high - self._low)
+        return np.concatenate([own, np.nan_to_num(leading, nan=0.5)], axis=1)
+
+    def _rules(self, axis: int, rows: Array, losses: Array) -> bool:
+        """Whether moving along the axis alone moves an objective that is known."""
+        for place in (0.05, 0.95):
+            moved = rows.copy()
+            moved[:, axis] = self.encoding.axes[axis].drawn(np.full(len(rows), place))
+            if not np.array_equal(self.known(self.encoding.params(moved)), losses, equal_nan=True):
+                return True
+        return False
+
+
+def _varies(losses: Array) -> bool:
+    return bool(np.isfinite(losses).all() and losses.max() > losses.min())
+
+
+@dataclass(frozen=True)
+class Told:
+    """Trials in the order of their numbers; n is how many."""
+
+    rows: Array  # [n, axes]
+    features: Array  # [n, features]
+    losses: Array  # [n, m]; NaN where a trial could not be run
+    violations: Array  # [n, constraints]; at most 0 is feasible, NaN where not told
+    ended: NDArray[np.bool_]  # [n]; whether it ran to its end
+
+    @property
+    def feasible(self) -> NDArray[np.bool_]:
+        """Which of them may be on the front [n]."""
+        return self.ended & ~(self.violations > 0.0).any(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def only(self, chosen: Any) -> "Told":
+        """Some of them."""
+        parts = (self.rows, self.features, self.losses, self.violations, self.ended)
+        return Told(*(part[chosen] for part in parts))
+
+
+@dataclass(frozen=True)
+class _Record:
+    row: Array
+    features: Array
+    losses: Array
+    violations: Mapping[str, float]
+    ended: bool
+
+
+class Past:
+    """The finished trials of one study. They never change, so each is read once."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self._records: dict[int, _Record | None] = {}  # by number; None for one that has no value for every parameter
+        self._told: Told | None = None
+
+    def told(self, trials: Sequence[FrozenTrial]) -> Told:
+        """Those of the trials that are finished and did not fail."""
+        for trial in trials:
+            if trial.number not in self._records and trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+                self._records[trial.number] = self._record(trial)
+                self._told = None
+        if self._told is None:
+            self._told = self._stacked()
+        return self._told
+
+    def shown(self, trials: Sequence[FrozenTrial], limit: int) -> list[FrozenTrial]:
+        """Of finished trials, those that `most_useful` takes."""
+        told = self.told(trials)
+        numbers = [number for number, record in sorted(self._records.items()) if record is not None]
+        chosen = {numbers[index] for index in most_useful(told, limit)}
+        return [trial for trial in trials if trial.number in chosen]
+
+    def rows_of(self, trials: Sequence[FrozenTrial]) -> Array:
+        """Rows [n, axes] of those trials that have a value for every parameter."""
+        rows = [row for row in map(self._row, trials) if row is not None]
+        return np.stack(rows) if rows else np.zeros((0, len(self.view.encoding.axes)))
+
+    def features(self, rows: Array) -> tuple[Array, Array]:
+        """Features of rows, and the losses that are known beforehand."""
+        params = self.view.encoding.params(rows)
+        known = self.view.known(params)
+        return self.view.features(rows, params, known), known
+
+    def _row(self, trial: FrozenTrial) -> Array | None:
+        try:
+            return self.view.encoding.row(trial.params)
+        except (KeyError, ValueError):
+            return None
+
+    def _record(self, trial: FrozenTrial) -> _Record | None:
+        row = self._row(trial)
+        if row is None:
+            return None
+        features, _ = self.features(row[None])
+        return _Record(row, features[0], self._losses(trial), trial.constraints, trial.state == TrialState.COMPLETE)
+
+    def _losses(self, trial: FrozenTrial) -> Array:
+        """Of a trial that was pruned for being bad, the last value it showed; of one that could not be run, none."""
+        if trial.state == TrialState.COMPLETE:
+            return self.view.losses(trial.values)
+        broken = any(value > 0.0 for value in trial.constraints.values())
+        if self.view.objectives == 1 and trial.intermediate_values and not broken:
+            return self.view.losses([trial.intermediate_values[max(trial.intermediate_values)]])
+        return np.full(self.view.objectives, np.nan)
+
+    def _stacked(self) -> Told:
+        records = [record for _, record in sorted(self._records.items()) if record is not None]
+        names = sorted({name for record in records for name in record.violations})
+        violations = [[record.violations.get(name, np.nan) for name in names] for record in records]
+        count = len(records)
+        return Told(
+            np.array([record.row for record in records]).reshape(count, len(self.view.encoding.axes)),
+            np.array([record.features for record in records]).reshape(count, len(self.view.axis_of)),
+            _finite(np.array([record.losses for record in records]).reshape(count, self.view.objectives)),
+            np.array(violations).reshape(count, len(names)),
+            np.array([record.ended for record in records], dtype=np.bool_),
+        )
+
+
+def _finite(losses: Array) -> Array:
+    """Infinite losses as the worst or best finite ones; NaN stays."""
+    finite = np.where(np.isfinite(losses), losses, np.nan)
+    for index, column in enumerate(finite.T):
+        known = column[np.isfinite(column)]
+        low, high = (known.min(), known.max()) if len(known) else (0.0, 0.0)
+        losses[:, index] = np.where(np.isposinf(losses[:, index]), high, losses[:, index])
+        losses[:, index] = np.where(np.isneginf(losses[:, index]), low, losses[:, index])
+    return losses
+
+
+def states_of(study: Study, current: FrozenTrial) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+    """Finished trials that did not fail, and running ones beside the current; both by number."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+    trials = study._get_trials(deepcopy=False, states=states, use_cache=False)
+    running = [one for one in trials if one.state == TrialState.RUNNING and one.number != current.number]
+    return [one for one in trials if one.state != TrialState.RUNNING], running
+
+
+def most_useful(told: Told, limit: int) -> NDArray[np.int64]:
+    """Indices of at most `limit` trials: those nearest to the front, and the newest; in their own order."""
+    count = len(told)
+    if count <= limit:
+        return np.arange(count)
+    newest = count - (limit - round(USEFUL * limit))
+    order = np.argsort(_distance_to_front(told.only(slice(0, newest))), kind="stable")
+    near: NDArray[np.int64] = np.sort(order[: round(USEFUL * limit)])
+    return np.append(near, np.arange(newest, count))
+
+
+def _distance_to_front(told: Told) -> Array:
+    """How far each trial would have to gain in every objective to be beaten no more, in ranges of the objectives."""
+    feasible = told.feasible
+    if not feasible.any():
+        return np.arange(len(told), dtype=np.float64)
+    losses = told.losses[feasible]
+    span = np.maximum(losses.max(axis=0) - losses.min(axis=0), 1e-300)
+    front = losses[unbeaten(losses)]
+    if len(front) > FRONT:
+        front = front[np.linspace(0, len(front) - 1, FRONT).round().astype(np.int64)]
+    distance = np.full(len(told), np.inf)
+    distance[feasible] = ((losses[:, None, :] - front) / span).min(axis=2).max(axis=1)
+    return distance

@@ -1,0 +1,166 @@
+"""An Optuna sampler that proposes what is expected to add most to the front for what it still costs.
+
+Does NOT cover what a trial costs (whoever makes the sampler says), nor asks that are replayed (`repeatable`).
+"""
+
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+from threadpoolctl import ThreadpoolController
+
+from search.sampling.bases import base_named, drawn, seed_generators
+from search.sampling.encoding import Active, Array, Encoding, Params
+from search.sampling.judge import Judge, Kernels
+from search.sampling.past import Known, Past, Scale, Told, View, states_of
+from search.sampling.pool import Pool, Prices
+
+DRAWS = 2  # of the base, per proposal
+
+
+class GainPerCost(BaseSampler):
+    """Proposes by expected hypervolume gain per remaining cost.
+
+    Candidates come from a base sampler, from all over the space and from around the front. A Gaussian process predicts
+    what is not known of them; running trials count as if they had ended as predicted. The first proposals are cheap
+    and far apart. A proposal is a function of the seed and of the study's trials, in the order of their numbers.
+    """
+
+    def __init__(
+        self,
+        base: BaseSampler | str = "tpe",
+        *,
+        space: Mapping[str, BaseDistribution] | None = None,
+        cost: Callable[[Params], float] | None = None,
+        known: Known | None = None,
+        active: Active | None = None,
+        scales: Mapping[int, Scale] | None = None,
+        reference: Callable[[], Sequence[float | None]] | None = None,
+        seed: int | None = None,
+        history: int = 256,
+        haste: float = 1.0,
+    ) -> None:
+        """`space`: every parameter, where it is known before the first trial; else what all trials have in common.
+
+        `cost(params)`: what running it would still cost, in any unit; infinite where it must not be proposed.
+        `known[i](params)`: objective i where the parameters decide it, None where they do not. `active(params)`: names
+        of the parameters that matter beside the others. `scales[i]`: how differences of objective i count.
+        `reference()`: objective values beyond which nothing counts, None for one that the trials themselves decide.
+        `history`: trials that a proposal is predicted from, at most. `haste`: power of the cost that the gain is
+        divided by.
+        """
+        self.base = base_named(base) if isinstance(base, str) else base
+        self._space, self._cost, self._known, self._active = space, cost, known or {}, active
+        self._scales, self._reference = scales or {}, reference
+        self._history, self._haste = history, haste
+        self._kernels = Kernels()
+        self._memories: weakref.WeakKeyDictionary[Study, _Memory] = weakref.WeakKeyDictionary()
+        self._rng = np.random.default_rng(seed)
+        if seed is not None:
+            self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """The next proposal depends on this and on the study alone."""
+        self._rng = np.random.default_rng(seed)
+        seed_generators(self.base, int(self._rng.integers(2**32)))
+
+    def reseed_rng(self) -> None:
+        """As Optuna asks for where several threads share a sampler."""
+        self._rng = np.random.default_rng()
+        self.base.reseed_rng()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """All parameters that are known to be in every trial."""
+        return dict(self._space) if self._space is not None else self._memory(study).common.calculate(study)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The proposal."""
+        if not search_space:
+            return {}
+        # Many small products of matrices: threads only get into each other's way, and into that of the trials.
+        with _threads().limit(limits=1, user_api="blas"):
+            return self._proposal(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """The base's, for a parameter that not all trials have."""
+        return self.base.sample_independent(study, trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """As the base."""
+        self.base.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """As the base."""
+        self.base.after_trial(study, trial, state, values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is read again from the study."""
+        return {**self.__dict__, "_memories": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._memories = weakref.WeakKeyDictionary()
+
+    def _proposal(self, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        past = self._past(study, space)
+        encoding = past.view.encoding
+        finished, running = states_of(study, trial)
+        told, pending = past.told(finished), past.rows_of(running)
+        pool = Pool(past, told, pending, prices=Prices(self._cost, self._haste), rng=self._rng)
+        if pool.is_a_start:
+            row = pool.first()
+        else:
+            shown = past.shown(finished, self._history) + running
+            rows = [encoding.row(drawn(self.base, study, trial, space, shown)) for _ in range(DRAWS)]
+            row = pool.best(np.stack(rows), self._judge(past, told, pending))
+        return encoding.params(row[None])[0]
+
+    def _memory(self, study: Study) -> "_Memory":
+        return self._memories.setdefault(study, _Memory())
+
+    def _past(self, study: Study, space: dict[str, BaseDistribution]) -> Past:
+        """What was read of the study, unless there is more to know of objectives than when it was read."""
+        memory = self._memory(study)
+        encoding = Encoding(space, self._active)
+        example = encoding.params(np.zeros((1, len(encoding.axes))))[0]
+        known = {index: function for index, function in self._known.items() if function(example) is not None}
+        if memory.past is None or memory.of != (space, set(known)):
+            memory.past = Past(View(encoding, study.directions, self._scales, known))
+            memory.of = (dict(space), set(known))
+        return memory.past
+
+    def _judge(self, past: Past, told: Told, pending: Array) -> Judge:
+        features, known = past.features(pending)
+        reference = [None] * past.view.objectives if self._reference is None else self._reference()
+        given = past.view.losses([math.nan if value is None else value for value in reference])
+        judge = Judge(
+            past.view, told, features, reference=given, history=self._history, kernels=self._kernels, rng=self._rng
+        )
+        judge.believe(known)
+        return judge
+
+
+class _Memory:
+    """What was read of one study."""
+
+    def __init__(self) -> None:
+        self.common = IntersectionSearchSpace(include_pruned=True)
+        self.past: Past | None = None
+        self.of: tuple[dict[str, BaseDistribution], set[int]] = ({}, set())
+
+
+@cache
+def _threads() -> ThreadpoolController:
+    return ThreadpoolController()
