@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from search.accounts import Accounts
+from search.agreement import Agreement
 from search.bounds import broken, plan_problem
 from search.proposer import Outcome, PassedOver, Proposal, Proposer
 from search.stages import Path, Stages, shared
+from search.stopper import Verdict, stopper_of
 from search.trunk import forks_of
 from spaces.errors import UserError
 from spaces.metrics import METRICS
@@ -23,8 +25,8 @@ from tracking.events import Event, Kind
 
 Listener = Callable[[Event], None]
 Answer = Literal["wait", "over"]
-Verdict = Literal["go on", "stop"]
 
+UNKNOWN = Outcome()
 ASIDE = 0.1  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
 
 
@@ -82,12 +84,14 @@ class Driver:
         self._study, self._log, self._outlook, self._clock = study, log, outlook, clock
         self._trials = trials
         self._listeners = tuple(heard)
-        self._proposer = Proposer(study, obstacle=self._obstacle)
+        self._proposer = Proposer(study, obstacle=self._obstacle, remaining=self._remaining)
+        self._stopper = stopper_of(study)
         self._forks = forks_of(study, problem=self._obstacle, path=outlook.path)
         self._trunk = outlook.path(study.baseline())
         self._stages, self._accounts = Stages(), Accounts()
         self._plans: list[Plan] = []  # by number
         self._paths: dict[int, Path] = {}  # of trials that are not over
+        self._rungs: dict[int, frozenset[int]] = {}  # epochs after which a trial is judged
         self._over: set[int] = set()
         self._running: set[int] = set()
         self._queue: list[int] = []  # proposed, not running: held back, set aside, or left from a killed search
@@ -133,7 +137,9 @@ class Driver:
             ready = next((number for number in self._queue if self._is_ready(number)), None)
             if ready is not None:
                 return self._assign(ready)
-            if len(self._running) + len(self._queue) - self._aside >= workers or not self._propose():
+            if len(self._running) + len(self._queue) - self._aside >= workers:
+                break
+            if not self._propose() and not self._take_up():
                 break
         if self._aside and len(self._running) < workers:
             return self._assign(0)  # rather than idle
@@ -160,6 +166,24 @@ class Driver:
     def _take(self, number: int, plan: Plan) -> None:
         self._plans.append(plan)
         self._paths[number] = self._outlook.path(plan)
+        self._rungs[number] = self._stopper.enter(number, plan, self._paths[number])
+
+    def _take_up(self) -> bool:
+        """Queue a stopped trial that its rung would let go on by now: what is left when all plans were proposed."""
+        number = next(iter(self._stopper.revived()), None)
+        if number is None:
+            return False
+        self._reopen(number)
+        self._queue.append(number)
+        return True
+
+    def _reopen(self, number: int) -> None:
+        self._over.discard(number)
+        self._paths[number] = self._outlook.path(self._plans[number])
+        self._stopper.taken_up(number)
+
+    def _remaining(self, plan: Plan) -> float:
+        return self._stages.remaining(self._outlook.path(plan))
 
     def _obstacle(self, plan: Plan) -> str | None:
         return self._outlook.problem(plan) or plan_problem(self._study, plan)
@@ -188,7 +212,7 @@ class Driver:
         path = self._paths[number]
         trunk = [step.epochs for step in path if step.events == 0 and step.epochs in self._forks]
         parting = [path[common - 1].epochs for other in self._queue if (common := shared(path, self._paths[other]))]
-        return frozenset((*trunk, *parting))
+        return frozenset((*trunk, *parting, *self._rungs[number]))
 
     # ---- what became of it ------------------------------------------------------------------------------------------
 
@@ -213,7 +237,11 @@ class Driver:
             self._write("stopped", number, {**charged, "by": "constraint", "reason": reason})
             self._end(number, Outcome(widths=charged))
             return "stop"
-        return "go on"
+        verdict = self._stopper.heard(number, int(metrics["epoch"]), charged)
+        if verdict == "stop":
+            self._write("stopped", number, {**charged, "by": "rank", "reason": "others at its rung are ahead"})
+            self._leave(number)
+        return verdict
 
     def finished(self, number: int, metrics: Mapping[str, Any]) -> None:
         """The last epoch is over."""
@@ -230,7 +258,12 @@ class Driver:
     @property
     def is_over(self) -> bool:
         """Whether no trial is left to run."""
-        return len(self._over) == len(self._plans) >= self._trials
+        return len(self._over) == len(self._plans) >= self._trials and not self._stopper.revived()
+
+    @property
+    def agreements(self) -> tuple[Agreement, ...]:
+        """How well rungs foretold the end, by recovery; empty where the study has no rung."""
+        return self._stopper.rank_correlations()
 
     @property
     def why_ended(self) -> str | None:
@@ -258,12 +291,19 @@ class Driver:
         self._stages.reach(number, int(metrics["epoch"]))
 
     def _end(self, number: int, outcome: Outcome) -> None:
+        """A trial is over for good."""
+        path = self._paths[number]
+        if number:
+            self._branched += sum(step.macs for step in path[shared(path, self._trunk) :])
+        self._stopper.ended(number, outcome.metrics)
+        self._leave(number, outcome)
+
+    def _leave(self, number: int, outcome: Outcome = UNKNOWN) -> None:
+        """A trial is over, unless it is taken up again."""
         self._running.discard(number)
         self._over.add(number)
         self._stages.end(number)
-        path = self._paths.pop(number)
-        if number:
-            self._branched += sum(step.macs for step in path[shared(path, self._trunk) :])
+        self._paths.pop(number)
         self._proposer.tell(number, outcome)
 
     # ---- the log ----------------------------------------------------------------------------------------------------
@@ -287,19 +327,24 @@ class Driver:
                 self._take(number, plan)
                 self._proposer.repeat(Proposal(number, plan, event.body["choices"], passed))
             case "started":
+                if number in self._over:
+                    self._reopen(number)
                 self._accounts.begin(number, event.time)
                 self._stages.begin(number, self._paths[number], event.body.get("saves", ()))
                 self._running.add(number)
                 self._aside = self._aside and number > 0
             case "reported":
                 self._advance(number, event.body, event.time)
+                self._stopper.heard(number, int(event.body["epoch"]), event.body)
             case "paused":
                 self._pause()
             case "finished":
                 self._advance(number, event.body, event.time)
                 self._end(number, Outcome(event.body))
+            case "stopped" if event.body["by"] == "constraint":
+                self._end(number, Outcome(widths=event.body))
             case "stopped":
-                self._end(number, Outcome(widths=event.body) if event.body.get("by") == "constraint" else Outcome())
+                self._leave(number)
             case "failed":
                 self._end(number, Outcome())
 

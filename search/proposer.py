@@ -83,6 +83,7 @@ class Proposer:
         self._optuna = optuna.create_study(directions=directions, sampler=self._sampler)
         self._numbers: dict[str, int] = {}  # plan hash: number
         self._outcomes: dict[int, Outcome] = {}
+        self._choices: dict[int, Mapping[str, Any]] = {}  # of proposals that have no result
         self._waiting: dict[int, list[Trial]] = {}  # number: Optuna's trials that will be told how it ended
 
     def ask(self, number: int) -> Proposal | None:
@@ -97,7 +98,7 @@ class Proposer:
             plan = self._study.plan(choices)
             offered = self._judged(plan, choices)
             if offered is None:
-                self._note(number, plan, trial)
+                self._note(number, plan, choices, trial)
                 return Proposal(number, plan, choices, tuple(passed))
             self._pass_over(offered, trial)
             passed.append(offered)
@@ -109,7 +110,7 @@ class Proposer:
             self._pass_over(offered, self._asked_again(offered.choices))
         # The baseline lies outside the space, so Optuna does not hear of it.
         trial = self._asked_again(proposal.choices) if proposal.number else None
-        self._note(proposal.number, proposal.plan, trial)
+        self._note(proposal.number, proposal.plan, proposal.choices, trial)
         return proposal
 
     def tell(self, number: int, outcome: Outcome) -> None:
@@ -117,8 +118,15 @@ class Proposer:
         self._outcomes[number] = outcome
         if outcome.metrics is not None:
             self._foreknowledge.hear(outcome.metrics, dense=number == 0)
-        for trial in self._waiting.pop(number):
+        again = number not in self._waiting  # it was stopped, taken up, and has ended now
+        for trial in self._waiting.pop(number, ()) if not again else (self._asked_again(self._choices[number]),):
             self._tell(trial, outcome)
+        if outcome.metrics is not None:
+            self._choices.pop(number, None)
+
+    def learn(self, choices: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Take in how a plan did in another study."""
+        self._tell(self._asked_again(choices), Outcome(metrics))
 
     def _base(self) -> BaseSampler:
         budget, foreknowledge = self._study.budget, self._foreknowledge
@@ -150,8 +158,9 @@ class Proposer:
         self._sampler.repeat(choices)
         return self._optuna.ask(self._distributions)
 
-    def _note(self, number: int, plan: Plan, trial: Trial | None) -> None:
+    def _note(self, number: int, plan: Plan, choices: Mapping[str, Any], trial: Trial | None) -> None:
         self._numbers[plan.hash] = number
+        self._choices[number] = choices
         self._waiting[number] = [] if trial is None else [trial]
 
     def _pass_over(self, offered: PassedOver, trial: Trial) -> None:

@@ -1,5 +1,6 @@
 """The decision core without Ray: who waits for the baseline, what a resumed search does, when it is over."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -247,3 +248,72 @@ def test_a_plan_that_cannot_run_is_passed_over_and_the_log_says_why(tmp_path: Pa
     assert all(event.body["plan"]["prune"]["criterion"]["name"] != "l1" for event in proposed[1:])
     assert {offered["obstacle"] for event in proposed for offered in event.body["passed_over"]} == {"no l1 today"}
     assert driver_of(study, log, outlook=Picky()).is_over, "the log can be taken up again"
+
+
+RUNGS = ("stopper.name=front", "stopper.grace=2", "stopper.reduction=2", "stopper.fractions=[0.5]")
+
+
+def alternating(number: int) -> float:
+    """Later ones better, but odd ones poor."""
+    return 0.5 + 0.01 * number * (-1) ** number
+
+
+def run_all(
+    driver: Driver, *, until: int = 10**9, accuracy: Callable[[int], float] = alternating
+) -> list[tuple[int, int]]:
+    """Trials one after the other: (number, epochs when its run ended), until so many runs."""
+    runs: list[tuple[int, int]] = []
+    while len(runs) < until and isinstance(answer := driver.next_trial(1), Assignment):
+        keep = 1.0 if answer.plan.prune is None else answer.plan.prune.amount.keep_macs or 1.0
+        driver.started(answer.number, node="here", from_epoch=0)
+        measured = {"accuracy": accuracy(answer.number), "keep_macs": keep, "macs": 1}
+        measured |= {"params": 100, "loss": 0.1, "checkpoint": "key"}
+        epoch, verdict = 0, "go on"
+        while verdict == "go on" and epoch < 7:
+            epoch += 1
+            verdict = driver.reported(answer.number, {**measured, "epoch": epoch, "events": int(epoch > 4)})
+        if verdict == "go on":
+            epoch = 8
+            driver.finished(answer.number, {**measured, "epoch": 8, "events": 1})
+        runs.append((answer.number, epoch))
+    return runs
+
+
+def test_a_trial_that_others_at_its_rung_are_ahead_of_is_stopped_and_not_counted_as_a_result(
+    tmp_path: Path, log: EventLog
+) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK, *RUNGS, "budget.trials=8", "prune.amount.keep_macs=0.5")
+    driver = driver_of(study, log)
+    runs = run_all(driver)
+    stopped = [event.trial for event in log.events() if event.kind == "stopped"]
+    assert stopped, "some trial was poor"
+    assert all((number, 6) in runs for number in stopped), "at the rung, half of the recovery over"
+    ended = {event.trial for event in log.events() if event.kind == "finished"}
+    assert ended | set(stopped) == set(range(9))
+    assert {8, 6} <= ended, "the best went on"
+    assert driver.is_over
+    assert [one.recovery for one in driver.agreements]
+    assert driver_of(study, log).is_over, "the log can be taken up again"
+
+
+def test_a_stopped_trial_that_its_rung_would_let_go_on_by_now_is_taken_up_when_all_plans_were_proposed(
+    tmp_path: Path, log: EventLog
+) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK, *RUNGS, "budget.trials=8", "prune.amount.keep_macs=0.5")
+    found = {1: 0.5, 2: 0.9, 3: 0.6, 4: 0.55}
+    runs = run_all(driver_of(study, log), accuracy=lambda number: found.get(number, 0.1))
+    assert [end for one, end in runs if one == 4] == [6, 8], "third of four at first, third of eight in the end"
+    assert [number for number, _ in runs[-2:]] == [4, 0], "after all proposals"
+    assert [event.body["attempt"] for event in log.events() if (event.kind, event.trial) == ("started", 4)] == [1, 2]
+
+
+def test_a_search_with_rungs_that_is_resumed_again_and_again_decides_what_an_undisturbed_one_does(
+    tmp_path: Path, log: EventLog
+) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK, *RUNGS, "budget.trials=8")
+    with EventLog.open(tmp_path / "straight") as straight:
+        expected = run_all(driver_of(study, straight))
+    runs: list[tuple[int, int]] = []
+    while one := run_all(driver_of(study, log), until=1):
+        runs += one
+    assert runs == expected

@@ -35,6 +35,8 @@ class Standing:
                 self.constraints = event.body.get("constraints") or {}
             case "proposed" if event.plan_hash and event.trial is not None:
                 self._proposals.setdefault(event.plan_hash, (event.trial, event.body.get("plan", {})))
+            case "started" if event.plan_hash and self.ended.get(event.plan_hash) == "stopped":
+                del self.ended[event.plan_hash]  # it is taken up again
             case "finished" if event.plan_hash and event.plan_hash not in self.points:
                 self.ended[event.plan_hash] = "finished"
                 self.failures.pop(event.plan_hash, None)  # it was tried again
