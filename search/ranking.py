@@ -7,11 +7,12 @@ the list of members, best first. Does NOT cover when trials are compared (`searc
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 DIGITS = 9  # of distances inside a front: what differs by less is rounding, and the losses themselves decide
 
 Losses = tuple[float, ...]
+Member = TypeVar("Member", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -82,20 +83,20 @@ def spread_order(front: Iterable[Losses]) -> list[Losses]:
 
 
 @dataclass
-class Front:
+class Front(Generic[Member]):
     """The members of one rank, by score: some may be equal."""
 
-    members: dict[Score, list[Hashable]] = field(default_factory=dict)
+    members: dict[Score, list[Member]] = field(default_factory=dict)
     size: int = 0
     _order: list[Score] | None = None
 
-    def add(self, score: Score, members: Sequence[Hashable]) -> None:
+    def add(self, score: Score, members: Sequence[Member]) -> None:
         """Let them in."""
         self._order = None
         self.size += len(members)
         self.members.setdefault(score, []).extend(members)
 
-    def without_beaten_by(self, scores: Iterable[Score]) -> dict[Score, list[Hashable]]:
+    def without_beaten_by(self, scores: Iterable[Score]) -> dict[Score, list[Member]]:
         """Take out, and return, whoever one of these beats."""
         newcomers = tuple(scores)
         beaten = {s: self.members[s] for s in self.members if any(newcomer.beats(s) for newcomer in newcomers)}
@@ -114,7 +115,7 @@ class Front:
         return self._order
 
 
-class Ranking:
+class Ranking(Generic[Member]):
     """Fronts, one below the other, kept current as members come in.
 
     A newcomer goes into the first front in which nobody beats it and pushes whom it beats one front down, and they
@@ -123,18 +124,18 @@ class Ranking:
     """
 
     def __init__(self) -> None:
-        self._fronts: list[Front] = []
-        self._worthless: list[Hashable] = []  # those with a score that is no number: behind all others
+        self._fronts: list[Front[Member]] = []
+        self._worthless: list[Member] = []  # those with a score that is no number: behind all others
 
     def __len__(self) -> int:
         return len(self._worthless) + sum(front.size for front in self._fronts)
 
-    def add(self, member: Hashable, score: Score) -> None:
+    def add(self, member: Member, score: Score) -> None:
         """Let one in; it must not be in already."""
         if not score.is_valid:
             self._worthless.append(member)
             return
-        moving: dict[Score, list[Hashable]] = {score: [member]}
+        moving: dict[Score, list[Member]] = {score: [member]}
         rank = self._rank_for(score)
         while moving:
             if rank == len(self._fronts):
@@ -159,15 +160,26 @@ class Ranking:
                 high = middle
         return low
 
-    def ranks(self) -> dict[Hashable, int]:
+    def ranks(self) -> dict[Member, int]:
         """{member: number of its front}; the worthless are in none."""
         return {member: rank for rank, front in enumerate(self._fronts) for m in front.members.values() for member in m}
 
-    def order(self) -> Iterator[list[Hashable]]:
+    def order(self) -> Iterator[list[Member]]:
         """Best first; equal members together, in no order among themselves. The worthless are left out."""
         for front in self._fronts:
             for score in front.order:
                 yield front.members[score]
+
+    def first(self, count: int) -> Iterator[Member]:
+        """The first `count` in order and whoever equals one of them, but front by front in no order."""
+        taken = 0
+        for front in self._fronts:
+            fits = taken + front.size <= count
+            for score in front.members if fits else front.order:
+                if taken >= count:
+                    return
+                taken += len(front.members[score])
+                yield from front.members[score]
 
     def position(self, score: Score) -> int:
         """How many come before a member with this score; for one that is no number, everybody."""

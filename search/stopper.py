@@ -107,7 +107,7 @@ class FrontStopper:
             for metric, bounds in constraints.items()
             if metric not in _ONLY_AT_THE_END
         }
-        self._rungs = {fraction: Ranking() for fraction in settings.fractions}
+        self._rungs = {fraction: Ranking[int]() for fraction in settings.fractions}
         self._courses: dict[int, _Course] = {}
         self._ends: list[tuple[_Course, Mapping[str, float]]] = []
 
@@ -130,7 +130,7 @@ class FrontStopper:
             course.scores[fraction] = score
             course.heard[fraction] = self._foretold(metrics)
             self._rungs[fraction].add(number, score)
-            course.verdicts[fraction] = "go on" if self._survives(score, fraction) else "stop"
+            course.verdicts[fraction] = self._verdict(self._rungs[fraction], score)
             if course.verdicts[fraction] == "stop":
                 course.stopped_at = fraction
         return course.verdicts[fraction]
@@ -151,10 +151,10 @@ class FrontStopper:
     def revived(self) -> tuple[int, ...]:
         """A rung keeps more as more arrive, and a stopped trial may by now be among those it keeps."""
         found = []
-        for number, course in self._courses.items():
-            if course.stopped_at is not None and self._survives(course.scores[course.stopped_at], course.stopped_at):
-                position = self._rungs[course.stopped_at].position(course.scores[course.stopped_at])
-                found.append((-course.stopped_at, position, number))
+        for fraction, rung in self._rungs.items():
+            for number in rung.first(self._keeps(rung)):
+                if self._courses[number].stopped_at == fraction:
+                    found.append((-fraction, rung.position(self._courses[number].scores[fraction]), number))
         return tuple(number for _, _, number in sorted(found))
 
     def rank_correlations(self) -> tuple[Agreement, ...]:
@@ -166,11 +166,16 @@ class FrontStopper:
             for metric in heard.keys() & end.keys()
         )
 
-    def _survives(self, score: Score, fraction: float) -> bool:
-        rung = self._rungs[fraction]
-        if self._settings.name == "none" or len(rung) < self._settings.grace:
-            return True
-        return rung.is_among(math.ceil(len(rung) / self._settings.reduction), score)
+    def _verdict(self, rung: Ranking[int], score: Score) -> Verdict:
+        return "go on" if self._is_young(rung) or rung.is_among(self._keeps(rung), score) else "stop"
+
+    def _keeps(self, rung: Ranking[int]) -> int:
+        """How many of those at a rung go on."""
+        return len(rung) if self._is_young(rung) else math.ceil(len(rung) / self._settings.reduction)
+
+    def _is_young(self, rung: Ranking[int]) -> bool:
+        """Whether a rung stops nobody yet, or never does."""
+        return self._settings.name == "none" or len(rung) < self._settings.grace
 
     def _foretold(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """The objectives that a rung can be wrong about; training MACs only ever add up."""

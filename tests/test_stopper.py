@@ -27,8 +27,8 @@ SCORES = st.lists(
 )
 
 
-def ranking_of(scores: Sequence[Score]) -> Ranking:
-    ranking = Ranking()
+def ranking_of(scores: Sequence[Score]) -> Ranking[Any]:
+    ranking = Ranking[Any]()
     for number, score in enumerate(scores):
         ranking.add(number, score)
     return ranking
@@ -69,6 +69,12 @@ def test_a_position_is_the_place_in_the_order(scores: list[Score]) -> None:
             for count in range(len(scores) + 1):
                 assert ranking.is_among(count, scores[number]) == (before < count)
         before += len(equal)
+
+
+@given(SCORES, st.integers(0, 30))
+def test_the_first_are_those_with_too_few_before_them(scores: list[Score], count: int) -> None:
+    ranking = ranking_of(scores)
+    assert sorted(ranking.first(count)) == [n for n, score in enumerate(scores) if ranking.is_among(count, score)]
 
 
 def test_a_rank_is_not_a_place_in_the_order() -> None:
