@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from spaces.catalogue import catalogue
 from spaces.document import Node, Place, read
 from spaces.errors import UserError, unknown
 from spaces.overrides import overridden
@@ -30,6 +31,8 @@ def load_study(path: str | Path, overrides: Sequence[str] = ()) -> Study:
     _check_paths(study)
     for choices in study.corners():
         study.plan(choices)
+    if study.adjust is not None:
+        _check_adjustment(study, root)
     return study
 
 
@@ -72,6 +75,26 @@ def _place_of(node: Node, keys: Sequence[object]) -> Place:
         else:
             break
     return node.place
+
+
+def _check_adjustment(study: Study, root: Node) -> None:
+    """Refuse what an adjustment, which changes nothing but widths, has no use for or cannot do without."""
+    for parameter in study.parameters:
+        place = study.template.place_of(parameter.path.split("."), {})
+        place.refuse(f"'{parameter.path}' varies, but with 'adjust' nothing does except widths; give it one value")
+    plan = study.baseline()
+    if "prune" in root.entries:
+        root.entries["prune"].place.refuse("with 'adjust' nothing is pruned: leave 'prune' out")
+    if "widths" not in plan.model.settings:
+        known = ", ".join(name for name, row in catalogue()["model"].items() if "widths" in row["settings"])
+        root.entries["model"].place.refuse(f"model '{plan.model.name}' takes no widths, which 'adjust' needs: {known}")
+    if plan.model.settings.get("shortcut") == "A":
+        message = "'adjust' needs shortcut B: with A the channels of one stage are part of the next one's"
+        root.entries["model"].place.refuse(message)
+    if plan.model.weights is not None:
+        root.entries["model"].place.refuse("'adjust' trains every network from scratch: leave 'weights' out")
+    if plan.utilization is None:
+        root.entries["adjust"].place.refuse("'adjust' needs the section 'utilization': how the ratios are measured")
 
 
 def _check_paths(study: Study) -> None:

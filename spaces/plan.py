@@ -116,6 +116,16 @@ class Prune(Section):
     ] = 0
 
 
+class Utilization(Section):
+    """How the FLOPs utilization ratio of every channel group is measured, once training is over."""
+
+    drop: Annotated[
+        float, Field(gt=0.0, le=0.5, description="of the mean group's channels; of others at equal MACs")
+    ] = 0.05
+    repeats: Annotated[int, Field(ge=1, description="draws of what drops out")] = 5
+    samples: Annotated[int, Field(ge=0, description="images of the validation split; 0: all")] = 0
+
+
 class Plan(Section):
     """One trial. `prune` is null for the dense baseline, whose boundaries are the trunk the others fork from."""
 
@@ -124,6 +134,9 @@ class Plan(Section):
     train: Train
     prune: Prune | None = None
     recover: Annotated[Plugin, of("recovery")] = Plugin(name="continue")
+    utilization: Annotated[
+        Utilization | None, Field(description="ratios measured on the finished network; null: none")
+    ] = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -133,6 +146,9 @@ class Plan(Section):
                 "train",
                 "warmup_epochs",
             )
+        if self.model.settings.get("widths") and self.model.settings.get("shortcut") == "A":
+            message = "widths need shortcut B: with A the channels of one stage are part of the next one's"
+            raise Misfit(message, "model", "widths")
         if self.prune is not None:
             _check_schedule(self.prune.schedule, self.train.epochs)
             _check_allocation(self.prune.allocation)
@@ -217,4 +233,4 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-__all__ = ["Amount", "Data", "Model", "Plan", "Plugin", "Prune", "Section", "Setting", "Train", "digest"]
+__all__ = ["Amount", "Data", "Model", "Plan", "Plugin", "Prune", "Section", "Setting", "Train", "Utilization", "digest"]

@@ -108,6 +108,17 @@ class Tracking(Section):
     experiment: Annotated[str | None, Field(description="null: the study's name")] = None
 
 
+class Adjust(Section):
+    """Network adjustment: instead of a search over plans, widths that move to where MACs do more, at equal MACs."""
+
+    layers: Annotated[int, Field(ge=0, description="channel groups that grow, and as many that shrink, at first")] = 6
+    layers_decay: Annotated[float, Field(ge=0.0, description="fewer of them after each trial")] = 0.5
+    step: Annotated[float, Field(gt=0.0, le=1.0, description="fraction of its first width by which a group moves")] = (
+        0.15
+    )
+    step_decay: Annotated[float, Field(ge=0.0, description="less for each rank behind the extreme one")] = 0.01
+
+
 class Settings(Section):
     """The sections of a study file beside those of the plan."""
 
@@ -118,6 +129,9 @@ class Settings(Section):
     stopper: Stopping = Stopping()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+    adjust: Annotated[
+        Adjust | None, Field(description="trials adjust the widths of the one before; null: a sampler proposes")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +161,11 @@ class Study:
     def times_networks(self) -> bool:
         """Whether latency has to be measured: it costs every trial a moment alone on its device."""
         return "latency_ms" in self.objectives or "latency_ms" in self.constraints
+
+    @property
+    def adjust(self) -> Adjust | None:
+        """How each trial's widths follow from the one before; None where a sampler proposes plans."""
+        return self.settings.adjust
 
     @property
     def budget(self) -> Budget:
@@ -181,7 +200,9 @@ class Study:
         corners = [self.plan(choices).hash for choices in self.corners()]
         constraints = {metric: dict(bounds) for metric, bounds in self.constraints.items()}
         base = [self.budget.base] if self.budget.sampler == "gain" else []
-        proposals = [self.objectives, constraints, self.budget.sampler, self.budget.seed, *base]
+        proposals: list[Any] = [self.objectives, constraints, self.budget.sampler, self.budget.seed, *base]
+        if self.adjust is not None:
+            proposals = [self.adjust.model_dump(mode="json")]
         return digest([parameters, corners, proposals])[:16]
 
     def defaults(self) -> dict[str, Value]:

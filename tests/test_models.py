@@ -9,6 +9,7 @@ from spaces.errors import UserError
 from spaces.plan import Model
 from trainables.models import MODELS, InputShape, build_dense, build_model, source_file
 from trainables.models.weights import load_weights
+from trainables.pruning.graph import trace
 
 CIFAR10 = InputShape(channels=3, height=32, width=32, classes=10)
 OURS = ["resnet8", "resnet20", "resnet32", "resnet56", "resnet110", "resnet164", "vgg16_bn_cifar", "vgg19_bn_cifar"]
@@ -60,6 +61,49 @@ def test_option_a_adds_zeros_on_both_sides_and_no_parameters():
     assert y.shape == (1, 32, 2, 2)
     assert y[0, :, 0, 0].tolist() == [0.0] * 8 + [1.0] * 16 + [0.0] * 8
     assert count(pad) == 0
+
+
+GROUPS = {"resnet8": 6, "resnet20": 12, "resnet164": 4 + 3 * 36, "vgg16_bn_cifar": 13, "vgg19_bn_cifar": 16}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_widths_are_those_of_the_channel_groups_in_network_order(name):
+    given = tuple(5 + index % 7 for index in range(GROUPS[name]))
+    settings = {"widths": given} | ({"shortcut": "B"} if name.startswith("resnet") else {})
+    traced = trace(MODELS[name](CIFAR10, **settings), torch.zeros(1, 3, 32, 32))
+    assert tuple(group.channels for group in traced.graph.groups.values()) == given
+    assert set(traced.graph.left_alone.values()) == {"network output"}
+
+
+def test_the_hidden_layer_of_vgg_is_the_last_width():
+    model = MODELS["vgg16_bn_cifar"](CIFAR10, hidden=64, widths=(*[6] * 13, 9))
+    traced = trace(model, torch.zeros(1, 3, 32, 32))
+    assert [group.channels for group in traced.graph.groups.values()] == [6] * 13 + [9]
+
+
+def test_a_stem_as_wide_as_the_first_stream_leaves_the_groups_as_they_are():
+    traced = trace(MODELS["resnet164"](CIFAR10, widths=(6,) * GROUPS["resnet164"]), torch.zeros(1, 3, 32, 32))
+    assert len(traced.graph.groups) == GROUPS["resnet164"]
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg16_bn_cifar"])
+def test_widths_that_follow_from_width_make_the_same_network_to_the_bit(name):
+    shortcut = {"shortcut": "B"} if name == "resnet20" else {}
+    torch.manual_seed(3)
+    own = MODELS[name](CIFAR10, width=8, **shortcut)
+    widths = [group.channels for group in trace(own, torch.zeros(1, 3, 32, 32)).graph.groups.values()]
+    torch.manual_seed(3)
+    given = MODELS[name](CIFAR10, widths=tuple(widths), **shortcut)
+    theirs = given.state_dict()
+    assert own.state_dict().keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[key]) for key, value in own.state_dict().items())
+
+
+def test_too_many_or_too_few_widths_are_refused_with_the_number_there_should_be():
+    for widths in ((8,) * 11, (8,) * 13):
+        model = Model(name="resnet20", settings={"widths": widths, "shortcut": "B"})
+        with pytest.raises(UserError, match=f"'widths' has {len(widths)} numbers; this network has 12 channel groups"):
+            build_dense(model, CIFAR10)
 
 
 def test_every_classification_network_of_torchvision_has_a_row():

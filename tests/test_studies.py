@@ -23,6 +23,8 @@ SHIPPED = sorted((ROOT / "spaces").glob("*.yaml"))
 SEARCHES = ("cifar10_resnet56", "digits", "fashion_mnist", "imagenet_resnet50")
 GRIDS = ("digits_grid",)
 REPRODUCTIONS = ("cifar10_resnet110_frs", "cifar10_vgg16_snapit")
+ADJUSTMENTS = ("cifar10_resnet20_adjustment", "digits_adjustment")  # nothing varies: each trial follows from the last
+PROPOSING = [path for path in SHIPPED if path.stem not in ADJUSTMENTS]
 STUDY = """\
 data: digits
 model: resnet8
@@ -430,11 +432,11 @@ def test_a_bad_override_is_one_line_that_repeats_it(tmp_path: Path, override: st
 # What ships
 
 
-def test_the_seven_studies_ship() -> None:
-    assert sorted(path.stem for path in SHIPPED) == sorted((*SEARCHES, *GRIDS, *REPRODUCTIONS))
+def test_these_studies_ship() -> None:
+    assert sorted(path.stem for path in SHIPPED) == sorted((*SEARCHES, *GRIDS, *REPRODUCTIONS, *ADJUSTMENTS))
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PROPOSING, ids=lambda path: path.stem)
 def test_a_shipped_study_loads_and_proposes_valid_plans(path: Path) -> None:
     study = load_study(path)
     rng = random.Random(0)

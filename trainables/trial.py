@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spaces.plan import Plan, Prune
+from spaces.plan import Plan, Prune, Utilization
 from trainables import checkpoint, keys
 from trainables.acting import Acting
 from trainables.chain import Chain
@@ -57,6 +57,7 @@ from trainables.training import (
     set_numerics,
     train_epoch,
 )
+from trainables.utilization import described, ratios_of
 
 Metrics = dict[str, Any]
 
@@ -398,8 +399,33 @@ class Trial:
             "training_macs_alone": self.progress.training_macs,
         }
 
+    def _with_utilization(self, metrics: Metrics, wanted: Utilization) -> Metrics:
+        """The last metrics with the ratio of every channel group; how it is measured shapes no boundary."""
+        network = trace(self.model, self._example())
+        probe = Probe(
+            model=self.model,
+            groups=network.graph.groups,
+            loss=self._loss,
+            num_classes=self._splits.num_classes,
+            batches=self._validation_batches,
+            generator=generator(self._seed, "utilization"),
+            forward_macs=self._costs.macs(),
+            findings=Findings(self.store, [self.progress.key, "end", self.plan.train.loss.model_dump(mode="json")]),
+        )
+        measured = described(network, ratios_of(probe, network, wanted, epoch=self.progress.epochs))
+        self.executed_macs += probe.charged_macs - probe.inherited_macs
+        alone = metrics["training_macs_alone"] + probe.charged_macs
+        return {**metrics, "training_macs_alone": alone, "utilization": measured}
+
+    def _validation_batches(self, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = generator(self._seed, "probe", "validation")
+        for images, labels in self._splits.validation.sample(samples, batch_size, order):
+            yield prepared(images, self.plan.train), labels
+
     def _report(self, metrics: Metrics, started: float) -> Metrics:
         """The measured metrics with what this run of the trial spent on them."""
+        if self.done and self.plan.utilization is not None:
+            metrics = self._with_utilization(metrics, self.plan.utilization)
         report = {
             **metrics,
             "training_macs": self.executed_macs,

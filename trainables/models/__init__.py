@@ -31,7 +31,10 @@ MODELS: Table[Callable[..., nn.Module]] = Table(
 
 def build_dense(model: Model, shape: InputShape) -> nn.Module:
     """The network at full width with random weights from torch's global generator, whatever `model.weights` says."""
-    built: Any = MODELS.call(model.name, model.settings, shape)
+    try:
+        built: Any = MODELS.call(model.name, model.settings, shape)
+    except ValueError as error:  # settings that only the network itself can judge
+        raise UserError(f"model '{model.name}': {error}") from error
     if not isinstance(built, nn.Module):
         raise UserError(f"model '{model.name}' returned a {type(built).__name__}; expected a torch.nn.Module")
     network: nn.Module = built
