@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from search.accounts import Accounts
+from search.adjustment import AdjustmentProposer
 from search.agreement import Agreement
 from search.bounds import broken, plan_problem
 from search.proposer import Outcome, PassedOver, Proposal, Proposer
@@ -84,7 +85,11 @@ class Driver:
         self._study, self._log, self._outlook, self._clock = study, log, outlook, clock
         self._trials = trials
         self._listeners = tuple(heard)
-        self._proposer = Proposer(study, obstacle=self._obstacle, remaining=self._remaining)
+        self._proposer: Proposer | AdjustmentProposer = (
+            Proposer(study, obstacle=self._obstacle, remaining=self._remaining)
+            if study.adjust is None
+            else AdjustmentProposer(study, study.adjust)
+        )
         self._stopper = stopper_of(study)
         self._forks = forks_of(study, problem=self._obstacle, path=outlook.path)
         self._trunk = outlook.path(study.baseline())
@@ -147,11 +152,11 @@ class Driver:
 
     def _propose(self) -> bool:
         number = len(self._plans)
-        if number >= self._trials or self._used_up is not None:
+        if number >= self._trials or self._used_up is not None or self._proposer.waits(number):
             return False
         proposal = self._proposer.ask(number)
         if proposal is None:
-            self._used_up = f"the space is used up: {number} plans were all that could be found"
+            self._used_up = self._proposer.why_none
             return False
         body = {
             "plan": proposal.plan.model_dump(mode="json"),

@@ -27,6 +27,7 @@ class Forecast:
     dense_params: int
     least_keep: float | None  # of what the amount counts; None where nothing is pruned or filters are counted
     alone: int  # training MACs, were every trial to start from nothing
+    measuring: int  # MACs of the passes that measure utilization ratios, which `alone` and `shared` leave out
     shared: int  # training MACs when every boundary is computed once
     least_share: float  # of a plan's own training MACs that are left when all it may share exists: the lowest met
     forks: dict[int, int]  # epochs of the baseline that random plans start from: how many plans do
@@ -63,6 +64,7 @@ def forecast(study: Study) -> Forecast:
         dense_params=network.params,
         least_keep=None if prune is None or prune.amount.filters_per_event else network.least_keep(prune),
         alone=lowest([trunk]) + round(scale * sum(_macs(path) for path in taken)),
+        measuring=(count + 1) * costing.measuring_macs(baseline),
         shared=lowest([trunk]) + round(scale * (lowest([trunk, *taken]) - lowest([trunk]))),
         least_share=_least_share(study, plans[:NEIGHBOURHOODS], costing),
         forks=dict(sorted(Counter(forks).items())),

@@ -86,6 +86,10 @@ class Proposer:
         self._choices: dict[int, Mapping[str, Any]] = {}  # of proposals that have no result
         self._waiting: dict[int, list[Trial]] = {}  # number: Optuna's trials that will be told how it ended
 
+    def waits(self, number: int) -> bool:
+        """Whether proposal `number` cannot be made before another trial ends: never."""
+        return False
+
     def ask(self, number: int) -> Proposal | None:
         """Proposal `number`: the baseline first, then what the sampler says; None when it says nothing new."""
         if number == 0:
@@ -103,6 +107,11 @@ class Proposer:
             self._pass_over(offered, trial)
             passed.append(offered)
         return None
+
+    @property
+    def why_none(self) -> str:
+        """Why `ask` had no proposal."""
+        return f"the space is used up: {len(self._numbers)} plans were all that could be found"
 
     def repeat(self, proposal: Proposal) -> Proposal:
         """Take up a proposal that was made before, as a log tells it."""

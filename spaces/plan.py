@@ -158,8 +158,15 @@ class Plan(Section):
 
     @property
     def hash(self) -> str:
-        """16 hex digits: the same for equal plans, on every machine and in every process."""
-        return digest(self.model_dump(mode="json"))[:16]
+        """16 hex digits: the same for equal plans, on every machine and in every process.
+
+        What plans could not say at first counts only where it says something, so that logs and records made before
+        still answer.
+        """
+        said = self.model_dump(mode="json", exclude=None if self.utilization else {"utilization"})
+        if not said["model"].get("widths"):
+            said["model"].pop("widths", None)
+        return digest(said)[:16]
 
     def dense(self) -> "Plan":
         """The baseline of this plan: the same data, model and recipe, never pruned."""

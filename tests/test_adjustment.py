@@ -1,20 +1,26 @@
 """Network adjustment: each trial follows from the one before, a log repeats it, and a real network goes through it."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search.adjustment import AdjustmentProposer
+from search.driver import Assignment, Driver
 from search.proposer import Outcome, Proposal
 from search.widths import Measured
 from spaces.errors import UserError
 from spaces.load import load_study
 from spaces.plan import Plan
 from spaces.study import Study
+from tests.standin import StandInOutlook
 from tests.test_widths import measured
+from tracking.log import EventLog
 from trainables.findings import FILE
 from trainables.store import StageStore
 from trainables.trial import Trial
@@ -121,6 +127,91 @@ def test_an_adjustment_that_comes_back_to_old_widths_ends(tmp_path: Path) -> Non
         proposer.tell(number, Outcome(metrics))
     assert proposer.ask(2) is None
     assert proposer.why_none == "the widths that follow from trial 1 are those of trial 0"
+
+
+# In the driver
+
+
+def driver_of(study: Study, log: EventLog, trials: int = 4) -> Driver:
+    driver = Driver(study, log, outlook=StandInOutlook(), trials=trials)
+    driver.open()
+    return driver
+
+
+def end(driver: Driver, assignment: Assignment) -> None:
+    driver.started(assignment.number, node="here", from_epoch=0)
+    metrics = outcome_of(Proposal(assignment.number, assignment.plan)).metrics
+    assert metrics is not None
+    driver.finished(assignment.number, {**metrics, "epoch": 2, "keep_macs": 1.0, "params": 10})
+
+
+def run_to_its_end(driver: Driver) -> list[str]:
+    hashes = []
+    while isinstance(assignment := driver.next_trial(4), Assignment):
+        hashes.append(assignment.plan.hash)
+        assert driver.next_trial(4) == "wait"  # three workers idle: nobody knows the next widths yet
+        end(driver, assignment)
+    assert assignment == "over"
+    return hashes
+
+
+def test_a_driver_runs_an_adjustment_one_trial_after_the_other(tmp_path: Path) -> None:
+    with EventLog.open(tmp_path / "log") as log:
+        driver = driver_of(study_of(tmp_path, TWENTY), log)
+        assert len(set(run_to_its_end(driver))) == 4
+        assert driver.is_over
+        assert driver.why_ended is None
+
+
+@pytest.mark.parametrize("killed_at", [1, 3])
+def test_an_adjustment_goes_on_from_its_log_as_if_it_had_never_stopped(tmp_path: Path, killed_at: int) -> None:
+    study = study_of(tmp_path, TWENTY)
+    with EventLog.open(tmp_path / "straight") as log:
+        straight = run_to_its_end(driver_of(study, log, trials=5))
+    hashes = []
+    with EventLog.open(tmp_path / "killed") as log:
+        driver = driver_of(study, log, trials=5)
+        for _ in range(killed_at):
+            assignment = driver.next_trial(1)
+            assert isinstance(assignment, Assignment)
+            hashes.append(assignment.plan.hash)
+            end(driver, assignment)
+        driver.next_trial(1)  # handed out, and never heard of again
+    with EventLog.open(tmp_path / "killed") as log:
+        assert hashes + run_to_its_end(driver_of(study, log, trials=5)) == straight
+
+
+def test_a_driver_says_why_an_adjustment_ended_early(tmp_path: Path) -> None:
+    with EventLog.open(tmp_path / "log") as log:
+        driver = driver_of(study_of(tmp_path, TWENTY), log)
+        assignment = driver.next_trial(1)
+        assert isinstance(assignment, Assignment)
+        driver.started(0, node="here", from_epoch=0)
+        driver.failed(0, epoch=1, reason="loss is nan")
+        assert driver.next_trial(1) == "over"
+        assert driver.why_ended == "trial 0 has no utilization ratios, which the next one goes by"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_adjustment_is_searched_resumed_and_exported_by_the_command(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    for words in (
+        "search study.yaml --trials 1",
+        "search study.yaml --trials 2 --resume",
+        "front study --json",
+        "export study --to small",
+        "verify small",
+    ):
+        command = [sys.executable, "-m", "search", *words.split()]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert ran.returncode == 0, f"{words}\n{ran.stdout}\n{ran.stderr}"
+        if words.startswith("front"):
+            told = json.loads(ran.stdout)
+            assert told["trials"]["finished"] == 3
+            assert told["baseline"]["trial"] == 0
+            assert all(abs(point["macs"] / told["baseline"]["macs"] - 1.0) <= 0.01 for point in told["front"])
 
 
 # Real trials

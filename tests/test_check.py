@@ -90,6 +90,15 @@ def test_the_cost_part_says_how_trials_share_and_what_they_cost() -> None:
     assert re.search(r"[\d.]+ G training MACs alone, [\d.]+ G with sharing \(\d+% saved\)", ran.stdout)
 
 
+def test_an_adjustment_is_told_as_what_it_is_with_the_cost_of_measuring() -> None:
+    ran = CliRunner().invoke(command, [str(ROOT / "spaces/digits_adjustment.yaml")])
+    assert ran.exit_code == 0
+    assert "The widths of the channel groups move" in ran.stdout
+    assert "4 groups grow and as many shrink by 25%" in ran.stdout
+    training, passes = 5 * 20 * 3 * 200 * 635_712, 5 * 900 * 13 * 635_712
+    assert f"cost        {training / 1e9:.3g} G training MACs, and {passes / 1e9:.3g} G to measure" in ran.stdout
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_study_can_be_priced_without_its_data(path: Path) -> None:
     study = load_study(path)

@@ -116,6 +116,18 @@ def test_numbers_come_back_bit_for_bit_and_what_is_no_number_is_not_kept(tmp_pat
     assert findings.recall("nothing") is None
 
 
+def test_a_finding_leaves_the_trial_its_restart_point(tmp_path: Path) -> None:
+    """What a trial holds is not evicted; what it asked in passing must not take that place."""
+    store = StageStore(tmp_path)
+    store.put("boundary", lambda folder: (folder / "file").touch())
+    held = [lease.name for lease in (tmp_path / "leases").iterdir()]
+    assert len(held) == 1
+    findings = Findings(store, "place")
+    findings.keep("question", Finding({"a": 1.0}, 7))
+    assert findings.recall("question") is not None
+    assert [lease.name for lease in (tmp_path / "leases").iterdir()] == held
+
+
 def test_without_a_store_nothing_is_known() -> None:
     findings = Findings()
     findings.keep("question", Finding({"a": 1.0}, 7))

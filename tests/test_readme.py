@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from search.__main__ import VERBS
+from spaces.load import load_study
 from trainables.allocations import ALLOCATIONS
 from trainables.compensations import COMPENSATIONS
 from trainables.criteria import CRITERIA
@@ -54,6 +55,15 @@ def test_the_study_of_the_readme_goes_from_check_to_a_verified_export(tmp_path: 
         ran = run(shorter, tmp_path)
         assert ran.returncode == 0, f"{shorter}\n{ran.stdout}\n{ran.stderr}"
     assert (tmp_path / "small" / "model.onnx").is_file()
+
+
+def test_the_adjustment_of_the_readme_is_a_sound_study(tmp_path: Path) -> None:
+    (tmp_path / "thin.yaml").write_text(
+        f"data: digits\ntrain: {{epochs: 2}}\nobjectives: [accuracy, params]\n{blocks('yaml')[1]}"
+    )
+    adjust = load_study(tmp_path / "thin.yaml").adjust
+    assert adjust is not None
+    assert (adjust.layers, adjust.step) == (4, 0.25)
 
 
 def test_the_criterion_of_the_readme_works_from_outside(tmp_path: Path) -> None:

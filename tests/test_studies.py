@@ -182,6 +182,15 @@ def test_a_plan_file_with_something_open_is_refused(tmp_path: Path) -> None:
         load_plan(written(tmp_path, text))
 
 
+def test_a_plan_that_says_nothing_new_keeps_the_hash_it_had_before_there_was_anything_new_to_say() -> None:
+    study = load_study(ROOT / "spaces/digits.yaml", ["model.width=12"])
+    assert study.baseline().hash == "bfabd2f81044e3d6"
+    measuring = load_study(ROOT / "spaces/digits.yaml", ["utilization={}"])
+    given = load_study(ROOT / "spaces/digits.yaml", ["model.shortcut=B", "model.widths=[4, 4, 4, 4, 4, 4]"])
+    narrower = load_study(ROOT / "spaces/digits.yaml", ["model.shortcut=B", "model.widths=[4, 4, 4, 4, 4, 3]"])
+    assert len({one.baseline().hash for one in (study, measuring, given, narrower)}) == 4
+
+
 # Fingerprints
 
 

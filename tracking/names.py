@@ -8,10 +8,10 @@ LONGEST_VALUE = 6000  # characters; MLflow refuses more
 
 
 def trial_name(trial: int, plan: Mapping[str, Any]) -> str:
-    """`#007 frs·every·given keep 0.21`; the baseline is `#000 dense`."""
+    """`#007 frs·every·given keep 0.21`; the baseline is `#000 dense`, a network of other widths `#003 adjusted`."""
     prune = plan.get("prune")
     if not prune:
-        return f"#{trial:03d} dense"
+        return f"#{trial:03d} {'adjusted' if trial and plan.get('model', {}).get('widths') else 'dense'}"
     parts = "·".join(_short(prune[part]["name"]) for part in ("criterion", "schedule", "allocation") if part in prune)
     return f"#{trial:03d} {parts} {_amount(prune.get('amount') or {})}".rstrip()
 

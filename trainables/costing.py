@@ -112,6 +112,16 @@ class Costing:
         """The boundaries that the plan will pass, and what training from each to the next takes."""
         return foreseen(plan, epoch_macs=3 * self.network(plan).macs * self._outline(plan)[1])
 
+    def measuring_macs(self, plan: Plan) -> int:
+        """MACs of the passes that measure utilization ratios at the plan's end; 0 where none are asked for."""
+        wanted, share = plan.utilization, plan.data.validation
+        if wanted is None:
+            return 0
+        held = share if share >= 1 else self._outline(plan)[1] * share / (1 - share)
+        images = min(wanted.samples or held, held)
+        network = self.network(plan)
+        return round(images * (1 + wanted.repeats * len(network.traced.graph.groups))) * network.macs
+
     def _outline(self, plan: Plan) -> tuple[InputShape, int]:
         name = plan.data.model_dump_json()
         if name not in self._outlines:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spaces.plan import digest
-from trainables.store import StageStore
+from trainables.store import StageStore, Worth
 
 FILE = "finding.json"
 
@@ -42,21 +42,22 @@ class Findings:
 
     def recall(self, question: Any) -> Finding | None:
         """The answer that was kept, None where there is none. One that cannot be read is thrown away."""
-        key = self._key(question)
-        folder = None if self.store is None or not self.store.has(key) else self.store.fetch(key)
-        if self.store is None or folder is None:
+        key, store = self._key(question), self._opened()
+        folder = None if store is None or not store.has(key) else store.fetch(key)
+        if store is None or folder is None:
             return None
         try:
             written = json.loads((folder / FILE).read_text())
             values = {str(name): float(value) for name, value in written["values"].items()}
             return Finding(values, int(written["macs"]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            self.store.discard(key)
+            store.discard(key)
             return None
 
     def keep(self, question: Any, finding: Finding) -> None:
         """Write an answer down, unless it is no number: JSON has none of those."""
-        if self.store is None or not all(isfinite(value) for value in finding.values.values()):
+        store = self._opened()
+        if store is None or not all(isfinite(value) for value in finding.values.values()):
             return
 
         def write(folder: Path) -> None:
@@ -65,7 +66,11 @@ class Findings:
                 file.flush()
                 os.fsync(file.fileno())
 
-        self.store.put(self._key(question), write)
+        store.put(self._key(question), write, worth=Worth(macs=finding.macs))
+
+    def _opened(self) -> StageStore | None:
+        """The same place by a way of its own: the trial's holds the boundary that it would begin at again."""
+        return None if self.store is None else StageStore(self.store.root, limit=self.store.limit)
 
     def _key(self, question: Any) -> str:
         return digest(["finding", self.place, question])

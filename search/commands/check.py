@@ -4,12 +4,16 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from spaces.load import load_study
 from spaces.metrics import METRICS
 from spaces.study import Study
+
+if TYPE_CHECKING:
+    from search.forecast import Forecast
 
 LAYERS_NAMED = 4  # of those that pruning leaves alone; a transformer has dozens for one reason
 
@@ -38,6 +42,9 @@ def _varies(study: Study) -> Iterator[str]:
     for parameter in study.parameters:
         path = re.sub(r"\[\d+\]$", "", parameter.path)
         lines[path] = (str(parameter.domain), lines.get(path, ("", 0))[1] + 1)
+    if study.adjust is not None:
+        yield "The widths of the channel groups move, from one trial to the next.\n"
+        return
     if not lines:
         yield "Nothing varies: every trial would be the same.\n"
         return
@@ -52,8 +59,12 @@ def _rows(study: Study) -> Iterator[tuple[str, str]]:
     yield "objectives", ", ".join(f"{METRICS[name].direction} {name}" for name in study.objectives)
     for metric, bounds in study.constraints.items():
         yield "constraint", f"{metric} {', '.join(f'{side} {bound:g}' for side, bound in bounds.items())}"
+    if study.adjust is not None:
+        rule = f"{study.adjust.layers} groups grow and as many shrink by {study.adjust.step:.0%} of their first width"
+        yield "adjust", f"at equal MACs, from trial to trial: {rule}, each time fewer"
     minutes = "" if study.budget.minutes is None else f", at most {study.budget.minutes:g} minutes"
-    yield "budget", f"{study.budget.trials} trials and the dense baseline{minutes}; sampler {study.budget.sampler}"
+    sampler = "" if study.adjust is not None else f"; sampler {study.budget.sampler}"
+    yield "budget", f"{study.budget.trials} trials and the dense baseline{minutes}{sampler}"
 
 
 def _costs(study: Study) -> Iterator[tuple[str, str]]:
@@ -68,6 +79,17 @@ def _costs(study: Study) -> Iterator[tuple[str, str]]:
         yield "reach", f"every layer at its floor keeps {costs.least_keep:.3g}"
     for number, layer in enumerate(_named(costs.left_alone)):
         yield "" if number else "left alone", layer
+    if study.adjust is not None:
+        yield "sharing", "none: every network is trained from scratch"
+        yield "cost", f"{_macs(costs.alone)} training MACs, and {_macs(costs.measuring)} to measure the ratios"
+    else:
+        yield from _shared_costs(costs)
+    root = baseline.data.root
+    if root is not None and not Path(root).expanduser().is_dir():
+        yield "data", f"there is no folder '{root}' here: the search needs it (--set data.root=...)"
+
+
+def _shared_costs(costs: "Forecast") -> Iterator[tuple[str, str]]:
     runnable = sum(costs.forks.values())
     yield "sharing", _sharing({fork: count for fork, count in costs.forks.items() if fork}, runnable)
     saved = 1 - costs.shared / costs.alone
@@ -77,9 +99,6 @@ def _costs(study: Study) -> Iterator[tuple[str, str]]:
     for reason, count in costs.refused.items():
         share = count / (runnable + sum(costs.refused.values()))
         yield "refused", f"{share:.0%} of random plans would not be proposed, for example: {reason}"
-    root = baseline.data.root
-    if root is not None and not Path(root).expanduser().is_dir():
-        yield "data", f"there is no folder '{root}' here: the search needs it (--set data.root=...)"
 
 
 def _named(left_alone: dict[str, str]) -> Iterator[str]:
