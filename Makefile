@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install check test test-all demo clean format
+.PHONY: help install check test test-all demo clean format opponents
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,6 +30,11 @@ test: install  ## every test that is not marked slow
 test-all: install  ## every test
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,oracles]'
 	$(BIN)/pytest -q
+
+# Without its dependencies, of which the part that is compared needs none: with them comes a second NCCL for an older
+# CUDA, in the very files of the one that torch has.
+opponents: install  ## what benchmarks.search compares with and nothing else needs
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt syne-tune
 
 demo: install  ## a real search on digits, then the best point exported and verified
 	$(BIN)/python -m search demo

@@ -7,6 +7,7 @@ them and say so. None knows constraints or shared stages. Does NOT cover time an
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.util import find_spec
 from random import Random
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from benchmarks.search.foreign import choices_of, optuna_space, syne_tune_space
 from search.driver import Verdict
 from search.sampling import POPULATION
 from spaces.domains import Value
+from spaces.errors import UserError
 from spaces.metrics import METRICS
 from spaces.study import Study
 
@@ -120,7 +122,7 @@ class RayAsha(RayOptuna):
         super().__init__(study, seed=seed)
         epochs = longest(study)
         grace = max(1, epochs // 2) if grace_period is None else grace_period
-        self._scheduler = AsyncHyperBandScheduler(
+        self._scheduler: Any = AsyncHyperBandScheduler(
             time_attr="epoch", metric="accuracy", mode="max", max_t=epochs, grace_period=grace
         )
         self._numpy = _OwnNumpy(seed)
@@ -157,10 +159,17 @@ class SyneTuneMoasha:
     name = "Syne Tune (multi-objective ASHA)"
 
     def __init__(self, study: Study, *, seed: int, grace_period: int | None = None) -> None:
-        """`grace_period`: as for `RayAsha`. It minimises everything, so what is to be large is told negated."""
+        """`grace_period`: as for `RayAsha`. It minimises everything, so what is to be large is told negated.
+
+        Raises UserError where syne-tune is not installed.
+        """
+        if find_spec("syne_tune") is None:
+            raise UserError("syne-tune is not installed; `make opponents` installs it")
         from syne_tune.optimizer.schedulers.multiobjective.moasha import MOASHA
 
-        self._study, self._trials, self._stopped = study, {}, set[int]()
+        self._study = study
+        self._trials: dict[int, Any] = {}
+        self._stopped: set[int] = set()
         epochs = longest(study)
         self._scheduler = MOASHA(
             syne_tune_space(study),
