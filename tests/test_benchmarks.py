@@ -14,6 +14,7 @@ from benchmarks.engine import captured, events, graphs, shrinking, stepping, ste
 from benchmarks.engine.setting import Setting, pruned, setting
 from benchmarks.figures import Figure, Target, ratio
 from benchmarks.report import FIELDS
+from benchmarks.search import proposing
 from benchmarks.timing import Prepare, interleaved
 
 MISSED = Figure("time", 0.7, "x", "median of 3", Target("at most", 0.5))
@@ -178,3 +179,11 @@ def test_what_needs_a_gpu_says_so(small: Setting) -> None:
     figures = captured.graph_figures(small) + captured.compile_figures(small)
     assert whole(figures)
     assert all(figure.value is None for figure in figures)
+
+
+def test_proposals_are_timed_on_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposing, "FINISHED", 30)
+    (row,) = proposing.figures(quick=True)
+    assert row.value is not None
+    assert row.value > 0.0
+    assert row.target == Target("at most", 1.25)

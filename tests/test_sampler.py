@@ -2,15 +2,17 @@
 
 import math
 import pickle
+import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, TPESampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from search.sampling.sampler import GainPerCost
 
@@ -132,3 +134,199 @@ def test_it_can_be_pickled_and_goes_on_the_same() -> None:
     twin = two_objectives(copied)
     twin.add_trials(trials)
     assert twin.ask(MIXED).params == study.ask(MIXED).params
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2, 6])
+@pytest.mark.parametrize("objectives", [1, 2, 3])
+def test_it_proposes_whatever_there_is_to_learn_from(finished: int, objectives: int) -> None:
+    sampler = GainPerCost("tpe", space=MIXED, seed=0)
+    study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
+    for _ in range(finished):
+        trial = study.ask(MIXED)
+        study.tell(trial, [error_of(trial.params), trial.params["keep"], trial.params["peak"]][:objectives])
+    assert study.ask(MIXED).params.keys() == MIXED.keys()
+
+
+def test_infinite_values_and_trials_of_other_spaces_are_borne() -> None:
+    sampler = informed()
+    study = two_objectives(sampler)
+    told(study, sampler, 12)
+    study.add_trial(create_trial(params={}, distributions={}, values=[0.0, 0.0]))
+    trial = study.ask(MIXED)
+    study.tell(trial, [math.inf, trial.params["keep"]])
+    trial = study.ask(MIXED)
+    study.tell(trial, [0.1, -math.inf])
+    assert study.ask(MIXED).params.keys() == MIXED.keys()
+
+
+GRID: dict[str, BaseDistribution] = {
+    "criterion": CategoricalDistribution(("l1", "frs", "snap")),
+    "keep": CategoricalDistribution((0.1, 0.3, 0.7)),
+    "recover": CategoricalDistribution(("continue", "cosine")),
+}
+
+
+def test_a_space_of_choices_alone_is_used_up_without_repeats() -> None:
+    sampler = GainPerCost("random", space=GRID, known={1: lambda params: params["keep"]}, scales={1: "log"})
+    study = two_objectives(sampler)
+    for number in range(18):
+        sampler.reseed(number)
+        trial = study.ask(GRID)
+        study.tell(
+            trial, [1 - trial.params["keep"] + 0.1 * (trial.params["recover"] == "cosine"), trial.params["keep"]]
+        )
+    assert len({tuple(trial.params.items()) for trial in study.trials}) == 18
+
+
+def test_settings_that_are_left_out_make_no_new_proposal() -> None:
+    """Where a plan leaves a setting out, another value of it is the same plan."""
+    space: dict[str, BaseDistribution] = {
+        "schedule": CategoricalDistribution(("once", "every")),
+        "once.after": CategoricalDistribution((3, 6)),
+        "every.interval": CategoricalDistribution((1, 2)),
+    }
+
+    def active(params: Mapping[str, Any]) -> list[str]:
+        return ["schedule", "once.after" if params["schedule"] == "once" else "every.interval"]
+
+    sampler = GainPerCost("random", space=space, active=active)
+    study = optuna.create_study(sampler=sampler)
+    for number in range(4):
+        sampler.reseed(number)
+        study.tell(study.ask(space), float(number))
+    plans = [tuple(trial.params[name] for name in active(trial.params)) for trial in study.trials]
+    assert len(set(plans)) == 4
+
+
+def test_what_must_not_be_proposed_is_not() -> None:
+    sampler = informed(cost=lambda params: math.inf if params["interval"] > 2 else 1.0)
+    study = two_objectives(sampler)
+    made = told(study, sampler, 30)
+    assert all(params["interval"] <= 2 for params in made)
+
+
+def test_obstacles_are_learnt() -> None:
+    """Half of the space cannot be run, and nobody says so beforehand."""
+    sampler = informed(cost=None)
+    study = two_objectives(sampler)
+    for number in range(40):
+        sampler.reseed(number)
+        trial = study.ask(MIXED)
+        impossible = trial.params["peak"] < 0.55
+        trial.set_constraint("plan", float(impossible))
+        if impossible:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, [error_of(trial.params), trial.params["keep"]])
+    late = [trial.state for trial in study.trials[25:]]
+    assert late.count(TrialState.PRUNED) <= 3
+
+
+def test_proposals_keep_within_a_constraint_that_only_trials_tell() -> None:
+    sampler = informed(cost=None)
+    study = two_objectives(sampler)
+    for number in range(40):
+        sampler.reseed(number)
+        trial = study.ask(MIXED)
+        trial.set_constraint("latency", trial.params["interval"] + 3 * trial.params["peak"] - 4.0)
+        study.tell(trial, [error_of(trial.params), trial.params["keep"]])
+    late = [trial.constraints["latency"] for trial in study.trials[20:]]
+    assert sum(value > 0.0 for value in late) <= 4
+
+
+def test_no_feasible_trial_yet_is_no_trouble() -> None:
+    sampler = informed()
+    study = two_objectives(sampler)
+    for number in range(20):
+        sampler.reseed(number)
+        trial = study.ask(MIXED)
+        trial.set_constraint("never", 1.0 + trial.params["peak"])
+        study.tell(trial, [error_of(trial.params), trial.params["keep"]])
+    assert len({tuple(trial.params.items()) for trial in study.trials}) == 20
+
+
+def test_of_equal_gains_the_cheap_one_is_proposed() -> None:
+    """The cost depends on a setting that moves no objective."""
+
+    def chosen(cost: Callable[[Mapping[str, Any]], float] | None) -> float:
+        sampler = informed(cost=cost)
+        study = two_objectives(sampler)
+        made = told(study, sampler, 30)
+        return float(np.mean([params["until"] for params in made[10:]]))
+
+    assert chosen(lambda params: 1.0 if params["until"] == 8 else 5.0) < 9.0
+    assert chosen(None) > 9.0
+
+
+def test_only_some_candidates_are_priced() -> None:
+    """A cost may take a millisecond."""
+    asked = []
+
+    def cost(params: Mapping[str, Any]) -> float:
+        asked.append(params)
+        return 1.0
+
+    sampler = informed(cost=cost)
+    study = two_objectives(sampler)
+    told(study, sampler, 20)
+    asked.clear()
+    study.ask(MIXED)
+    assert 0 < len(asked) <= 32
+
+
+def test_the_reference_decides_what_counts() -> None:
+    """Networks worse than the reference add nothing, so they are not proposed."""
+
+    def kept(reference: list[float | None]) -> float:
+        sampler = informed(cost=None, reference=lambda: reference)
+        study = two_objectives(sampler)
+        for number in range(30):
+            sampler.reseed(number)
+            trial = study.ask(MIXED)
+            study.tell(trial, [error_of(trial.params), trial.params["keep"]])
+        return float(np.median([trial.params["keep"] for trial in study.trials[12:]]))
+
+    assert kept([0.08, 1.0]) > 1.5 * kept([0.3, 1.0])
+
+
+def area(study: optuna.Study) -> float:
+    """Covered in (error, log keep) under (0.2, 1)."""
+    points = sorted((math.log(trial.values[1]), trial.values[0]) for trial in study.trials if trial.values is not None)
+    covered, ceiling = 0.0, 0.2
+    for exponent, error in points:
+        if error < ceiling:
+            covered += (ceiling - error) * -exponent
+            ceiling = error
+    return covered
+
+
+def spent_until(study: optuna.Study, goal: float) -> float:
+    """Cost of the trials until the area is covered; infinite where it never is."""
+    replayed, spent = optuna.create_study(directions=["minimize", "minimize"]), 0.0
+    for trial in study.trials:
+        replayed.add_trial(trial)
+        spent += trial.params["keep"]
+        if area(replayed) >= goal:
+            return spent
+    return math.inf
+
+
+def searched(sampler: BaseSampler, trials: int, *, first_seed: int = 0) -> optuna.Study:
+    """Pruning in small: accuracy falls with what is cut, settings matter, no two plans come out quite alike."""
+    study = two_objectives(sampler)
+    for number in range(trials):
+        if isinstance(sampler, GainPerCost):
+            sampler.reseed(first_seed + number)
+        trial = study.ask(MIXED)
+        luck = random.Random(repr(sorted(trial.params.items(), key=repr))).gauss(0.0, 0.004)
+        study.tell(trial, [error_of(trial.params) + luck, trial.params["keep"]])
+    return study
+
+
+def test_it_covers_what_tpe_does_for_half_of_the_cost() -> None:
+    shares = []
+    for seed in range(5):
+        plain = searched(TPESampler(multivariate=True, seed=seed), 50)
+        ours = searched(informed(reference=lambda: [0.2, 1.0]), 50, first_seed=1000 * seed)
+        shares.append(spent_until(ours, area(plain)) / sum(trial.params["keep"] for trial in plain.trials))
+    assert sorted(shares)[2] < 0.5

@@ -66,10 +66,16 @@ def tchebycheff(losses: Array, weights: Array) -> Array:
 
 
 def unbeaten(losses: Array) -> NDArray[np.int64]:
-    """Indices of the losses [n, m] that no other is at least as good as in all and better than in one; equals stay."""
+    """Indices, in order, of the losses [n, m] that no other is at least as good as in all and better than in one."""
+    order = np.lexsort(losses.T[::-1])  # whatever beats a point comes before it
+    if losses.shape[1] == 2:
+        second = losses[order, 1]
+        lowest_before = np.concatenate([[np.inf], np.minimum.accumulate(second)[:-1]])
+        twins = np.concatenate([[False], (np.diff(losses[order], axis=0) == 0.0).all(axis=1)])
+        first_of = np.maximum.accumulate(np.where(twins, 0, np.arange(len(order))))
+        return np.sort(order[(second < lowest_before)[first_of]])
     kept: list[int] = []
-    # Whatever beats a point sorts before it, and is itself kept or beaten by one that is kept.
-    for index in np.lexsort(losses.T[::-1]):
+    for index in order:  # a point that is beaten at all is beaten by one that is kept
         ahead = losses[kept]
         if not np.any(np.all(ahead <= losses[index], axis=1) & np.any(ahead < losses[index], axis=1)):
             kept.append(int(index))

@@ -7,10 +7,11 @@ import hashlib
 from collections import OrderedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.sampling.encoding import Array
 from search.sampling.gain import area_gain, normal_cdf, shortfall, staircase, tchebycheff
-from search.sampling.past import Told, View, most_useful
+from search.sampling.past import Told, View
 from search.sampling.surrogate import Kernel, Prior, Surrogate, centre_and_scale
 
 REFIT_FROM, REFIT_GROWTH = 24, 1.2  # a kernel is fitted anew for each of so many trials, then for so many times more
@@ -65,18 +66,17 @@ class Judge:
         pending: Array,
         *,
         reference: Array,
-        history: int,
+        useful: NDArray[np.int64],
         kernels: Kernels,
         rng: np.random.Generator,
     ) -> None:
         """`told` has losses; `pending` are features of running trials, taken to end as predicted (Ginsbourger 2010).
 
-        `reference` [m]: losses above it are worth nothing; NaN where the worst of the trials decides. `history`: trials
-        that predictions rest on, at most.
+        `reference` [m]: losses above it are worth nothing; NaN where the worst of the trials decides. `useful`:
+        indices of the trials that predictions rest on.
         """
-        self._view, self._told, self._kernels, self._pending = view, told, kernels, pending
-        self._prior = Prior(view.axis_of, len(view.leading))
-        self._useful = most_useful(told, history)
+        self._view, self._told, self._useful = view, told, useful
+        self._kernels, self._pending = kernels, pending
         measured = told.losses[~np.isnan(told.losses).any(axis=1)]
         low, high = measured.min(axis=0), measured.max(axis=0)
         own = high + MARGIN * np.where(high > low, high - low, 1.0)
@@ -146,7 +146,7 @@ class Judge:
     def _modelled(self, values: Array) -> Surrogate:
         """From values of the trials [n]; NaN where a trial says nothing."""
         told, here = self._told, ~np.isnan(values)
-        kernel = self._kernels.of(self._prior, told.features[here], values[here])
+        kernel = self._kernels.of(self._view.prior, told.features[here], values[here])
         chosen = self._useful[here[self._useful]]
         model = Surrogate(kernel, told.features[chosen], values[chosen])
         if not len(self._pending):

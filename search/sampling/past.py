@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.sampling.encoding import Array, Encoding, Params
 from search.sampling.gain import unbeaten
+from search.sampling.surrogate import Prior
 
 Scale = Literal["linear", "log"]
 Known = Mapping[int, Callable[[Params], float | None]]
@@ -37,6 +39,11 @@ class View:
         axes = len(encoding.axes)
         self.axis_of = np.append(encoding.axis_of, np.arange(axes, axes + len(self.leading))).astype(np.int64)
         self.ruling = [index for index in range(axes) if self._rules(index, design[:4], losses[:4])]
+
+    @property
+    def prior(self) -> Prior:
+        """What is believed of a metric's kernel before there are values."""
+        return Prior(self.axis_of, len(self.leading))
 
     @property
     def objectives(self) -> int:
@@ -91,13 +98,38 @@ class Told:
         """Which of them may be on the front [n]."""
         return self.ended & ~(self.violations > 0.0).any(axis=1)
 
+    @cached_property
+    def front(self) -> NDArray[np.int64]:
+        """Indices of the feasible trials that no other beats; of all that ended, where none is feasible."""
+        eligible = np.flatnonzero(self.feasible if self.feasible.any() else self.ended)
+        return eligible[unbeaten(self.losses[eligible])]
+
     def __len__(self) -> int:
         return len(self.rows)
 
-    def only(self, chosen: Any) -> "Told":
-        """Some of them."""
-        parts = (self.rows, self.features, self.losses, self.violations, self.ended)
-        return Told(*(part[chosen] for part in parts))
+    def most_useful(self, limit: int) -> NDArray[np.int64]:
+        """Indices of at most `limit` trials: those nearest to the front, and the newest; in their own order."""
+        count, near = len(self), round(USEFUL * limit)
+        if count <= limit:
+            return np.arange(count)
+        newest = count - (limit - near)
+        order = np.argsort(self._distances_to_front()[:newest], kind="stable")
+        return np.append(np.sort(order[:near]), np.arange(newest, count))
+
+    def _distances_to_front(self) -> Array:
+        """How far each trial would have to gain in every objective to be beaten no more, in ranges of the objectives.
+
+        Trials that are infeasible or did not end are infinitely far.
+        """
+        distance, here = np.full(len(self), np.inf), self.feasible
+        if not here.any():
+            return distance
+        losses, front = self.losses[here], self.losses[self.front]
+        span = np.maximum(losses.max(axis=0) - losses.min(axis=0), 1e-300)
+        if len(front) > FRONT:
+            front = front[np.linspace(0, len(front) - 1, FRONT).round().astype(np.int64)]
+        distance[here] = ((losses[:, None, :] - front) / span).min(axis=2).max(axis=1)
+        return distance
 
 
 @dataclass(frozen=True)
@@ -127,11 +159,10 @@ class Past:
             self._told = self._stacked()
         return self._told
 
-    def shown(self, trials: Sequence[FrozenTrial], limit: int) -> list[FrozenTrial]:
-        """Of finished trials, those that `most_useful` takes."""
-        told = self.told(trials)
+    def chosen(self, trials: Sequence[FrozenTrial], indices: NDArray[np.int64]) -> list[FrozenTrial]:
+        """The trials that stand at these indices of what was told."""
         numbers = [number for number, record in sorted(self._records.items()) if record is not None]
-        chosen = {numbers[index] for index in most_useful(told, limit)}
+        chosen = {numbers[index] for index in indices}
         return [trial for trial in trials if trial.number in chosen]
 
     def rows_of(self, trials: Sequence[FrozenTrial]) -> Array:
@@ -198,29 +229,3 @@ def states_of(study: Study, current: FrozenTrial) -> tuple[list[FrozenTrial], li
     trials = study._get_trials(deepcopy=False, states=states, use_cache=False)
     running = [one for one in trials if one.state == TrialState.RUNNING and one.number != current.number]
     return [one for one in trials if one.state != TrialState.RUNNING], running
-
-
-def most_useful(told: Told, limit: int) -> NDArray[np.int64]:
-    """Indices of at most `limit` trials: those nearest to the front, and the newest; in their own order."""
-    count = len(told)
-    if count <= limit:
-        return np.arange(count)
-    newest = count - (limit - round(USEFUL * limit))
-    order = np.argsort(_distance_to_front(told.only(slice(0, newest))), kind="stable")
-    near: NDArray[np.int64] = np.sort(order[: round(USEFUL * limit)])
-    return np.append(near, np.arange(newest, count))
-
-
-def _distance_to_front(told: Told) -> Array:
-    """How far each trial would have to gain in every objective to be beaten no more, in ranges of the objectives."""
-    feasible = told.feasible
-    if not feasible.any():
-        return np.arange(len(told), dtype=np.float64)
-    losses = told.losses[feasible]
-    span = np.maximum(losses.max(axis=0) - losses.min(axis=0), 1e-300)
-    front = losses[unbeaten(losses)]
-    if len(front) > FRONT:
-        front = front[np.linspace(0, len(front) - 1, FRONT).round().astype(np.int64)]
-    distance = np.full(len(told), np.inf)
-    distance[feasible] = ((losses[:, None, :] - front) / span).min(axis=2).max(axis=1)
-    return distance

@@ -20,10 +20,13 @@ from threadpoolctl import ThreadpoolController
 from search.sampling.bases import base_named, drawn, seed_generators
 from search.sampling.encoding import Active, Array, Encoding, Params
 from search.sampling.judge import Judge, Kernels
-from search.sampling.past import Known, Past, Scale, Told, View, states_of
-from search.sampling.pool import Pool, Prices
+from search.sampling.past import Known, Past, Scale, View, states_of
+from search.sampling.pool import Pool
+from search.sampling.prices import Prices
 
-DRAWS = 2  # of the base, per proposal
+DRAWS = 1  # of the base, per proposal
+START = 6  # trials, those that run among them, before predictions are worth anything
+START_HASTE = 0.5  # share of the haste while proposals are chosen for being unlike the others
 
 
 class GainPerCost(BaseSampler):
@@ -117,14 +120,27 @@ class GainPerCost(BaseSampler):
         past = self._past(study, space)
         encoding = past.view.encoding
         finished, running = states_of(study, trial)
-        told, pending = past.told(finished), past.rows_of(running)
-        pool = Pool(past, told, pending, prices=Prices(self._cost, self._haste), rng=self._rng)
-        if pool.is_a_start:
+        told, (pending, known) = past.told(finished), past.features(past.rows_of(running))
+        starts = len(told) + len(pending) < START or not told.ended.any()
+        prices = Prices(self._cost, past.view.prior, START_HASTE * self._haste if starts else self._haste)
+        pool = Pool(past, told, pending, prices=prices, rng=self._rng)
+        if starts:
             row = pool.first()
         else:
-            shown = past.shown(finished, self._history) + running
+            useful = told.most_useful(self._history)
+            shown = past.chosen(finished, useful) + running
             rows = [encoding.row(drawn(self.base, study, trial, space, shown)) for _ in range(DRAWS)]
-            row = pool.best(np.stack(rows), self._judge(past, told, pending))
+            judge = Judge(
+                past.view,
+                told,
+                pending,
+                reference=self._least(past.view),
+                useful=useful,
+                kernels=self._kernels,
+                rng=self._rng,
+            )
+            judge.believe(known)
+            row = pool.best(np.stack(rows), judge)
         return encoding.params(row[None])[0]
 
     def _memory(self, study: Study) -> "_Memory":
@@ -141,15 +157,10 @@ class GainPerCost(BaseSampler):
             memory.of = (dict(space), set(known))
         return memory.past
 
-    def _judge(self, past: Past, told: Told, pending: Array) -> Judge:
-        features, known = past.features(pending)
-        reference = [None] * past.view.objectives if self._reference is None else self._reference()
-        given = past.view.losses([math.nan if value is None else value for value in reference])
-        judge = Judge(
-            past.view, told, features, reference=given, history=self._history, kernels=self._kernels, rng=self._rng
-        )
-        judge.believe(known)
-        return judge
+    def _least(self, view: View) -> Array:
+        """The reference as losses [m]; NaN where the trials themselves decide."""
+        reference = [None] * view.objectives if self._reference is None else self._reference()
+        return view.losses([math.nan if value is None else value for value in reference])
 
 
 class _Memory:

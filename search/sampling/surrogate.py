@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 Array = NDArray[np.float64]
 SQRT5 = math.sqrt(5.0)
 # Priors, as mean and deviation of logarithms; taken by predictive likelihood on 200 random plans of the digits study.
-LENGTH, LENGTH_SPREAD = 1.0, 0.7  # of a setting's length scale, times the square root of how many there are
+LENGTH, LENGTH_SPREAD = -0.5, 0.7  # of a setting's length scale, times the square root of how many there are
 LEADING_LENGTH, LEADING_SPREAD = -0.3, 0.5  # of a leading axis' length scale
 NOISE, NOISE_SPREAD = math.log(0.2), 1.0  # of the unexplained variance, the whole being 1
 SIGNAL_SPREAD = 1.0  # of the explained variance, around 1

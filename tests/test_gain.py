@@ -1,0 +1,178 @@
+"""Expected gains against integrals and brute force, the surrogate against scikit-learn's Gaussian process."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna._hypervolume import compute_hypervolume
+from scipy.optimize import check_grad
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from search.sampling.gain import area_gain, shortfall, staircase, tchebycheff, unbeaten
+from search.sampling.judge import fitting_count
+from search.sampling.surrogate import Kernel, Prior, Surrogate, _negative_likelihood
+
+REFERENCE = np.array([1.0, 1.0])
+unit = st.floats(0.0, 1.2)
+fronts = st.lists(st.tuples(unit, unit), max_size=6).map(lambda points: np.array(points).reshape(-1, 2))
+
+
+def integrated(mean: np.ndarray, deviation: np.ndarray, losses: np.ndarray) -> float:
+    """The growth of the area, over a grid of outcomes that are equally likely."""
+    quantiles = (np.arange(400) + 0.5) / 400
+    from scipy.special import ndtri
+
+    outcomes = [mean[i] + deviation[i] * ndtri(quantiles) for i in range(2)]
+    inside = losses[np.all(losses < REFERENCE, axis=1)]
+    front = sorted(map(tuple, inside))
+    a, b = (np.asarray(one) for one in outcomes)
+    edges = [*(x for x, _ in front), 1.0]
+    ceilings = np.minimum.accumulate([1.0, *(y for _, y in front)])
+    total, low = 0.0, -np.inf
+    for edge, ceiling in zip(edges, ceilings, strict=True):
+        length = np.maximum(edge - np.maximum(a, low), 0.0)
+        total += float(np.outer(length, np.maximum(ceiling - b, 0.0)).mean())
+        low = edge
+    return total
+
+
+@given(fronts, st.tuples(unit, unit), st.tuples(st.floats(0.01, 0.5), st.floats(0.01, 0.5)))
+@settings(max_examples=40, deadline=None)
+def test_the_expected_area_is_the_integral_over_all_outcomes(
+    losses: np.ndarray, mean: tuple[float, float], deviation: tuple[float, float]
+) -> None:
+    front = staircase(losses, REFERENCE)
+    expected = area_gain(np.array([mean]), np.array([deviation]), front, REFERENCE)[0]
+    assert expected == pytest.approx(integrated(np.array(mean), np.array(deviation), losses), rel=0.02, abs=2e-4)
+
+
+@given(fronts, st.tuples(unit, unit))
+@settings(max_examples=60, deadline=None)
+def test_what_is_certain_gains_what_the_hypervolume_grows_by(losses: np.ndarray, point: tuple[float, float]) -> None:
+    def area(points: np.ndarray) -> float:
+        inside = points[np.all(points < REFERENCE, axis=1)]
+        return float(compute_hypervolume(inside, REFERENCE)) if len(inside) else 0.0
+
+    grown = area(np.vstack([losses, point])) - area(losses)
+    gain = area_gain(np.array([point]), np.zeros((1, 2)), staircase(losses, REFERENCE), REFERENCE)[0]
+    assert gain == pytest.approx(grown, abs=1e-12)
+
+
+def test_a_known_first_objective_is_the_limit_of_an_uncertain_one() -> None:
+    front = staircase(np.array([[0.2, 0.8], [0.5, 0.4]]), REFERENCE)
+    mean = np.array([[0.3, 0.5]])
+    known = area_gain(mean, np.array([[0.0, 0.1]]), front, REFERENCE)
+    nearly = area_gain(mean, np.array([[1e-9, 0.1]]), front, REFERENCE)
+    assert known == pytest.approx(nearly)
+
+
+def test_a_shortfall_is_the_mean_of_what_is_drawn() -> None:
+    drawn = np.random.default_rng(0).normal(0.3, 0.2, 400_000)
+    expected = shortfall(0.25, np.array([0.3]), np.array([0.2]))[0]
+    assert expected == pytest.approx(np.maximum(0.25 - drawn, 0.0).mean(), rel=0.01)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), min_size=1, max_size=12).map(lambda rows: np.array(rows, float)))
+def test_the_unbeaten_of_two_objectives_are_those_of_brute_force(losses: np.ndarray) -> None:
+    assert unbeaten(losses).tolist() == by_brute_force(losses)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=12).map(lambda rows: np.array(rows, float)))
+def test_the_unbeaten_of_three_objectives_are_those_of_brute_force(losses: np.ndarray) -> None:
+    assert unbeaten(losses).tolist() == by_brute_force(losses)
+
+
+def by_brute_force(losses: np.ndarray) -> list[int]:
+    return [
+        index
+        for index, one in enumerate(losses)
+        if not any(np.all(other <= one) and np.any(other < one) for other in losses)
+    ]
+
+
+def test_a_tchebycheff_scalar_never_prefers_what_is_beaten() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        one, weights = rng.random(3), rng.dirichlet(np.ones(3))
+        worse = one + rng.random(3) * (rng.random(3) < 0.5)
+        assert tchebycheff(worse, weights) >= tchebycheff(one, weights)
+
+
+AXES = np.array([0, 1, 2, 2, 2, 3])  # two numbers, three choices, one that leads
+
+
+def problem(count: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    features = rng.random((count, 6))
+    features[:, 2:5] = np.eye(3)[rng.integers(3, size=count)] * np.sqrt(0.5)
+    values = np.sin(5 * features[:, 5]) + features[:, 0] + 0.3 * (features[:, 3] > 0) + 0.1 * rng.standard_normal(count)
+    return features, values
+
+
+def test_the_surrogate_predicts_what_scikit_learns_does() -> None:
+    features, values = problem(40)
+    kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), signal=1.4, noise=0.05)
+    oracle = GaussianProcessRegressor(
+        ConstantKernel(kernel.signal) * Matern(1 / np.sqrt(kernel.relevance), nu=2.5) + WhiteKernel(kernel.noise),
+        optimizer=None,
+        normalize_y=True,
+    ).fit(features[:30], values[:30])
+    mean, deviation = Surrogate(kernel, features[:30], values[:30]).predict(features[30:])
+    expected_mean, expected_deviation = oracle.predict(features[30:], return_std=True)
+    assert mean == pytest.approx(expected_mean)
+    assert deviation == pytest.approx(expected_deviation)
+
+
+def test_the_likelihood_is_scikit_learns_and_its_slope_is_right() -> None:
+    features, values = problem(20)
+    logs = np.array([0.3, -1.0, 0.5, 1.2, 0.2, -2.0])
+    relevance = np.exp(logs[:4])[AXES]
+    oracle = GaussianProcessRegressor(
+        ConstantKernel(np.exp(0.2)) * Matern(1 / np.sqrt(relevance), nu=2.5) + WhiteKernel(np.exp(-2.0)), optimizer=None
+    ).fit(features, values)
+    loss = _negative_likelihood(logs, features, values, AXES)[0]
+    constant = 0.5 * len(values) * np.log(2 * np.pi)
+    assert loss + constant == pytest.approx(-oracle.log_marginal_likelihood_value_)
+    wrong = check_grad(
+        lambda at: _negative_likelihood(at, features, values, AXES)[0],
+        lambda at: _negative_likelihood(at, features, values, AXES)[1],
+        logs,
+    )
+    assert wrong < 1e-4
+
+
+def test_a_fitted_kernel_is_more_plausible_than_the_prior_and_finds_what_does_not_matter() -> None:
+    features, values = problem(80)
+    values = (values - values.mean()) / values.std()
+    fitted = Prior(AXES, leading=1).fitted(features, values)
+    lengths = 1 / np.sqrt(fitted.relevance)
+    assert lengths[1] > 2 * lengths[0], "the second number moves nothing"
+    assert fitted.noise < 0.1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_predictions_from_next_to_nothing_are_finite_and_near_what_was_seen(count: int) -> None:
+    features, values = problem(30)
+    prior = Prior(AXES, leading=1)
+    seen = values[:count]
+    scaled = (seen - seen.mean()) / (seen.std() or 1.0)
+    mean, deviation = Surrogate(prior.fitted(features[:count], scaled), features[:count], seen).predict(features)
+    assert np.all(np.isfinite(mean))
+    assert np.all(deviation > 0.0)
+    assert np.all(np.abs(mean - seen.mean()) <= 3 * (seen.std() + 1e-9))
+
+
+def test_equal_values_make_no_trouble() -> None:
+    features, _ = problem(10)
+    mean, deviation = Surrogate(Prior(AXES, leading=1).kernel(), features, np.full(10, 0.9)).predict(features)
+    assert mean == pytest.approx(np.full(10, 0.9))
+    assert np.all(np.isfinite(deviation))
+
+
+def test_kernels_are_fitted_on_a_ladder_of_counts() -> None:
+    counts = [fitting_count(n) for n in range(2001)]
+    assert counts[:25] == list(range(25))
+    assert counts == sorted(counts)
+    assert all(count <= n for n, count in enumerate(counts))
+    assert len(set(counts[24:])) < 30
