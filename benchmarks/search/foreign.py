@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution
 
-from search.sampling import distribution_of, from_optuna
+from search.sampling.repeatable import distribution_of, from_optuna
 from spaces.domains import Choices, Domain, Value
 from spaces.study import Study
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.search.foreign import choices_of, optuna_space, syne_tune_space
 from search.driver import Verdict
-from search.sampling import POPULATION
+from search.sampling.bases import POPULATION
 from spaces.domains import Value
 from spaces.errors import UserError
 from spaces.metrics import METRICS
