@@ -16,6 +16,7 @@ VERBS = {
     "check": "Validate a study; say what varies and what it will cost.",
     "search": "Run a study's search, here or on a Ray cluster.",
     "train": "Run one plan: no Ray, no MLflow.",
+    "simulate": "Run a study's search in virtual time, on recorded trials.",
     "record": "Train every plan of a finite study once, for `simulate`.",
     "front": "Print the front of an experiment as a table, JSON, CSV, a picture or a page.",
     "ui": "Open the MLflow UI on the right store, on loopback.",

@@ -32,6 +32,10 @@ def beside(study: Path) -> Path:
 class Laps(Protocol):
     """What is known of trials that have been run: a `Record`, or a twin that runs them when it is asked."""
 
+    def check(self, study: Study) -> None:
+        """Raises UserError unless every plan of the study can be asked for."""
+        ...
+
     def laps(self, plan: Plan) -> Sequence[Lap]:
         """Every boundary of the plan after boundary 0, in order, as far as it came. Raises UserError if not known."""
         ...

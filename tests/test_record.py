@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from search.record import Record, beside
 from search.recording import record_study
+from search.trained import TrainedRecord
 from spaces.errors import UserError
 from spaces.grid import every_plan
 from spaces.load import load_study
@@ -112,10 +115,11 @@ def test_two_processes_record_the_same_and_so_does_a_recording_that_was_killed(f
     partial = target.with_name(target.name + ".partial")
     command = [sys.executable, "-m", "search", "record", str(tmp_path / "tiny.yaml"), "--processes", "2"]
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as running:
-        while running.poll() is None and not (partial.exists() and partial.read_bytes().count(b"\n") > 8):
-            time.sleep(0.01)
+        wait_until(lambda: partial.exists() and partial.read_bytes().count(b"\n") > 8, "nothing is recorded")
+        children = [int(pid) for pid in children_of(running.pid)]
         running.send_signal(signal.SIGKILL)
     assert not target.exists()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), "its processes outlive a recording")
     with partial.open("a") as file:
         file.write('{"plan_hash": "half a li')
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
@@ -123,6 +127,17 @@ def test_two_processes_record_the_same_and_so_does_a_recording_that_was_killed(f
     assert answers(Record.load(target), tiny_study(tmp_path)) == answers(
         Record.load(beside(folder / "tiny.yaml")), tiny_study(folder)
     )
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def wait_until(holds: Callable[[], bool], complaint: str) -> None:
+    end = time.monotonic() + 300
+    while not holds():
+        assert time.monotonic() < end, complaint
+        time.sleep(0.01)
 
 
 def answers(record: Record, study: Study) -> list[list[tuple[object, ...]]]:
@@ -134,8 +149,8 @@ def answers(record: Record, study: Study) -> list[list[tuple[object, ...]]]:
 
 def test_what_was_begun_for_another_space_is_not_gone_on_with(tmp_path: Path) -> None:
     target = tmp_path / "x.record.json.gz"
-    (tmp_path / "x.record.json.gz.partial").write_text('{"space": "another"}\n')
-    with pytest.raises(UserError, match=r"partial: it was begun for another space; remove it to begin anew"):
+    (tmp_path / "x.record.json.gz.partial").write_text('{"header": "another"}\n')
+    with pytest.raises(UserError, match=r"partial: it was begun for something else; remove it to begin anew"):
         recorded(tiny_study(tmp_path), target)
 
 
@@ -182,3 +197,77 @@ def test_a_record_that_cannot_be_trusted_is_refused_in_one_line(folder: Path, tm
 
 def packed(written: object) -> bytes:
     return gzip.compress(json.dumps(written).encode())
+
+
+def test_plans_that_are_asked_for_are_trained_once_and_remembered(folder: Path, record: Record, tmp_path: Path) -> None:
+    plans = list(every_plan(tiny_study(folder)))
+    asked = [plans[-1], plans[1], plans[2]]
+    with closing(TrainedRecord(tmp_path)) as trained:
+        assert trained.problem(plans[1]) is None
+        first = [trained.laps(plan) for plan in asked]
+        assert len(trained) == 4, "and the trunk, which they share"
+        for plan, laps in zip(asked, first, strict=True):
+            assert trained.failure(plan) is None
+            assert [(lap.epochs, lap.events, lap.macs) for lap in laps] == [
+                (lap.epochs, lap.events, lap.macs) for lap in record.laps(plan)
+            ]
+            assert (laps[-1].metrics or {})["loss"] == pytest.approx(
+                (record.laps(plan)[-1].metrics or {})["loss"], 1e-5
+            )
+        keys = [{lap.key for lap in laps} for laps in first]
+        assert len(keys[1] & keys[2]) == 3, "two epochs and the event"
+    with closing(TrainedRecord(tmp_path)) as again:
+        assert [again.laps(plan) for plan in asked] == first
+        assert len(again) == 4
+
+
+def test_a_stored_stage_that_nobody_measured_is_trained_again(folder: Path, tmp_path: Path) -> None:
+    plan = list(every_plan(tiny_study(folder)))[1]
+    with closing(TrainedRecord(tmp_path)) as trained:
+        laps = trained.laps(plan)
+    lines = (tmp_path / "trials.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "trials.jsonl").write_text("".join(lines[:2]) + lines[2][:40])  # killed while it wrote
+    with closing(TrainedRecord(tmp_path)) as again:
+        assert len(again) == 1
+        assert [(lap.key, lap.macs, lap.metrics) for lap in again.laps(plan)] == [
+            (lap.key, lap.macs, lap.metrics) for lap in laps
+        ]
+
+
+def test_trials_of_other_sources_are_not_mixed_with_todays(tmp_path: Path) -> None:
+    (tmp_path / "trials.jsonl").write_text('{"header": "of old"}\n')
+    with pytest.raises(UserError, match=r"trials\.jsonl: it was begun for something else; remove it to begin anew"):
+        TrainedRecord(tmp_path)
+    (tmp_path / "trials.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(UserError, match=r"trials\.jsonl"):
+        TrainedRecord(tmp_path)
+
+
+def test_the_record_that_ships_answers_for_its_study_and_is_small() -> None:
+    study = load_study(ROOT / "spaces/digits_grid.yaml")
+    record = Record.load(beside(study.file))
+    assert beside(study.file).stat().st_size < 5_000_000
+    record.check(study)
+    plans = list(every_plan(study))
+    assert len(record) == len(plans) == 4_033
+    for plan in plans:
+        laps = record.laps(plan)
+        assert (laps[-1].epochs, record.problem(plan), record.failure(plan)) == (20, None, None)
+        assert {lap.epochs for lap in laps if lap.metrics} == set(range(1, 21))
+        assert [(lap.epochs, lap.events) for lap in laps] == sorted({(lap.epochs, lap.events) for lap in laps})
+        assert 0 < (laps[-1].metrics or {})["keep_macs"] <= (plan.prune.amount.keep_macs or 1 if plan.prune else 1)
+
+
+def test_trials_of_the_record_that_ships_go_today_as_they_went_then() -> None:
+    """Costs to the last MAC; what was learned only roughly, since another processor rounds differently."""
+    study = load_study(ROOT / "spaces/digits_grid.yaml")
+    record, plans = Record.load(beside(study.file)), list(every_plan(study))
+    for plan in (plans[0], plans[100], plans[3001]):
+        reports: list[dict[str, Any]] = []
+        run_trial(plan, report=reports.append)
+        laps, last = record.laps(plan), reports[-1]
+        assert sum(lap.macs for lap in laps) == last["training_macs_alone"]
+        assert len(reports) == laps[-1].epochs
+        told = laps[-1].metrics or {}
+        assert told["accuracy"] == pytest.approx(last["accuracy"], abs=0.05)
+        assert told["keep_macs"] == pytest.approx(last["keep_macs"], abs=0.02)

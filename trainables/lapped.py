@@ -32,6 +32,11 @@ class LappedTrial(Trial):
         self.laps: list[Lap] = []
         self._paid_macs, self._paid_seconds = self.progress.training_macs, time.process_time()
 
+    @property
+    def begins_anew(self) -> bool:
+        """Whether nothing was inherited."""
+        return self.begin.epochs == 0 and self.begin.events == 0
+
     def step(self) -> Metrics:
         """One epoch; evaluating it and saving it count for its last boundary."""
         metrics = super().step()
