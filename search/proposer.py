@@ -149,6 +149,7 @@ class Proposer:
             active=foreknowledge.active,
             scales=foreknowledge.scales,
             reference=foreknowledge.reference,
+            haste=budget.haste,
         )
 
     def _cost(self, params: Mapping[str, Any]) -> float:

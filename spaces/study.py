@@ -73,6 +73,9 @@ class Budget(Section):
     base: Annotated[
         Literal["tpe", "nsga2", "random"], Field(description="where sampler gain takes candidates from, beside its own")
     ] = "tpe"
+    haste: Annotated[
+        float, Field(ge=0.0, le=1.0, description="power of the cost that sampler gain divides by; 0: cost is no matter")
+    ] = 1.0
     seed: Annotated[int, Field(ge=0, description="of the proposals; the training seed is train.seed")] = 0
 
 
@@ -199,7 +202,7 @@ class Study:
         parameters = [[p.path, type(p.domain).__name__, p.domain.model_dump(mode="json")] for p in self.parameters]
         corners = [self.plan(choices).hash for choices in self.corners()]
         constraints = {metric: dict(bounds) for metric, bounds in self.constraints.items()}
-        base = [self.budget.base] if self.budget.sampler == "gain" else []
+        base = [self.budget.base, self.budget.haste] if self.budget.sampler == "gain" else []
         proposals: list[Any] = [self.objectives, constraints, self.budget.sampler, self.budget.seed, *base]
         if self.adjust is not None:
             proposals = [self.adjust.model_dump(mode="json")]
