@@ -64,6 +64,10 @@ class Entries(Protocol):
         """The names of all marks of a kind."""
         ...
 
+    def free_some(self) -> bool:
+        """After a write found no room on this machine: delete what can go; whether there was any."""
+        ...
+
     def tidy(self) -> None:
         """Delete what writers that died have left half done."""
         ...

@@ -24,8 +24,8 @@ class Holding:
     manifests: dict[str, Manifest]
 
     @property
-    def bytes(self) -> int:
-        """In all."""
+    def size(self) -> int:
+        """Bytes in all."""
         return sum(manifest.size for manifest in self.manifests.values())
 
 
@@ -71,7 +71,7 @@ def worth_of(manifest: Manifest, stored: Mapping[str, Manifest], used: int) -> f
 
 def make_room(entries: Entries, holding: Holding, limit: int) -> Holding:
     """Evict until at most `limit` bytes are held, or nothing is left that may go; returns what is held then."""
-    left, size = dict(holding.manifests), holding.bytes
+    left, size = dict(holding.manifests), holding.size
     if size <= limit:
         return holding
     for key in order(holding, uses(entries), protected(entries)):

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from trainables.store import eviction
 from trainables.store.entries import Mark
 from trainables.store.manifest import MANIFEST, Manifest, read_manifest
 
@@ -119,6 +120,12 @@ class Folder:
         for place in self.root.glob("??/*"):
             if not (place / MANIFEST).exists() and _age(place) > ABANDONED:
                 self._throw_away(place)
+
+    def free_some(self) -> bool:
+        """Evict what is worth least, about as much as the largest entry takes."""
+        held = eviction.look(self, {})
+        wanted = max((manifest.size for manifest in held.manifests.values()), default=0)
+        return eviction.make_room(self, held, held.size - wanted).size < held.size
 
     def _throw_away(self, place: Path) -> None:
         gone = self.draft(place.name)

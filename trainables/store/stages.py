@@ -14,11 +14,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from spaces.errors import UserError
+from spaces.remote import folder_of, is_address
 from trainables.store import eviction
 from trainables.store.entries import Entries
 from trainables.store.folder import Folder
 from trainables.store.leases import Lease, note_use
 from trainables.store.manifest import Damaged, Manifest, Worth, manifest_of
+from trainables.store.objects import Objects
 
 Write = Callable[[Path], None]
 
@@ -88,13 +90,13 @@ class StageStore:
 
         A stored key is left as it is. `after`: the boundary this one was computed from, stored still or not.
         """
-        if self.has(key):
-            self._hold(key, worth)
-            return self._folders.get(key) or self.fetch(key)
         try:
+            if key not in self._refused and self._entries.present([key]):
+                self._hold(key, worth)
+                return self._folders.get(key) or self.fetch(key)
             return self._put(key, write, worth, after)
         except (OSError, SafetensorError) as error:
-            if not _is_full(error) or not self._makes_room():
+            if not _is_full(error) or not self._entries.free_some():
                 self._give_up(key, self._said(error))
                 return None
         try:
@@ -174,19 +176,13 @@ class StageStore:
         if self.limit is None:
             return True
         held = eviction.make_room(self._entries, self._look(), self.limit)
-        if held.bytes > self.limit and after is not None:
+        if held.size > self.limit and after is not None:
             self._lease.keep_only(key)
             held = eviction.make_room(self._entries, held, self.limit)
-        if held.bytes > self.limit:
+        if held.size > self.limit:
             eviction.remove(self._entries, key)
             return False
         return True
-
-    def _makes_room(self) -> bool:
-        """Whether anything could be evicted to make room for an entry about as large as the largest seen."""
-        held = self._look()
-        wanted = max((manifest.size for manifest in held.manifests.values()), default=0)
-        return eviction.make_room(self._entries, held, held.bytes - wanted).bytes < held.bytes
 
     def _look(self) -> eviction.Holding:
         held = eviction.look(self._entries, self._manifests)
@@ -203,10 +199,8 @@ class StageStore:
 
 def entries_at(root: str) -> Entries:
     """The place that a path or an address names."""
-    if "://" in root:
-        raise UserError(f"a stage store needs a folder that every worker sees; got the address '{root}'")
     try:
-        return Folder(Path(root))
+        return Objects(root) if is_address(root) else Folder(folder_of(root))
     except OSError as error:
         raise UserError(f"cannot write the stage store at {root}: {_reason(error)}") from error
 
