@@ -8,7 +8,6 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
@@ -18,6 +17,7 @@ from ray.tune.search import Searcher
 
 from search.cluster import Capacity
 from search.driver import Assignment, Driver
+from search.places import Places
 from search.trainable import ASSIGNMENT, PHASE, TrialActor
 from spaces.errors import PrunefrontError
 from spaces.study import Study
@@ -130,7 +130,7 @@ class _Searcher(Searcher):
         """Nothing: the event log is the state."""
 
 
-def run_on_ray(driver: Driver, study: Study, *, home: Path, trial: str, grows: bool, watch: Watch) -> None:
+def run_on_ray(driver: Driver, study: Study, *, places: Places, trial: str, grows: bool, watch: Watch) -> None:
     """Run trials until the driver says it is over, or `watch` raises KeyboardInterrupt.
 
     `trial`: dotted path, `package.module:function`, of what makes a trial on a worker. Tune cleans up slowly after an
@@ -138,7 +138,8 @@ def run_on_ray(driver: Driver, study: Study, *, home: Path, trial: str, grows: b
     """
     shared = {
         "trial": trial,
-        "home": str(home),
+        "home": str(places.home),
+        "stages": places.stages,
         "cwd": os.getcwd(),
         "gpus": study.resources.gpus,
         "objectives": list(study.objectives),

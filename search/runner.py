@@ -1,6 +1,5 @@
 """One search from end to end: log, driver, Ray, tracking and progress, wired, and taken down whatever happens."""
 
-import os
 import shutil
 import signal
 import threading
@@ -15,6 +14,8 @@ from rich.console import Console
 
 from search.cluster import connected
 from search.driver import Driver, Outlook
+from search.keeper import Keeper
+from search.places import Places, places_of
 from search.progress import Progress, progress_for
 from search.scoreboard import Scoreboard
 from spaces.errors import UserError
@@ -77,14 +78,6 @@ class Ending:
     why_ended: str | None  # why fewer trials ran than asked for; None where all did
 
 
-def home_of(study: Study) -> Path:
-    """The folder of the study's log and stages; on a cluster all nodes must see it under the same path."""
-    storage = study.resources.storage
-    if "://" in storage:
-        raise UserError(f"resources.storage is the address '{storage}'; allowed: a folder that all workers share")
-    return Path(os.path.abspath(Path(storage).expanduser())) / study.name
-
-
 def run_search(
     study: Study,
     *,
@@ -100,9 +93,10 @@ def run_search(
     `mode`: "new" refuses a study that has trials, "resume" goes on with them.
     Raises UserError for what its reader can mend; Ctrl-C is no error.
     """
-    home = home_of(study)
+    places = places_of(study)
+    home = places.home
     with ExitStack() as stack:
-        log = stack.enter_context(_opened_log(home))
+        log = stack.enter_context(_opened_log(places))
         begun = sum(event.kind == "proposed" for event in log.events())
         board = Scoreboard(max(trials + 1, begun))  # fewer than there are already takes none of them back
         progress = progress_for(board, console)
@@ -111,12 +105,14 @@ def run_search(
         _check_mode(log, study, mode)
         is_wanted = stack.enter_context(_signals())
         if not _is_over(log, trials + 1):  # else a finished search is resumed, and that needs no Ray
+            StageStore(**places.stages).open()
             if address is None:
                 workload.outlook.check(study)
             with console.status("starting Ray" if address is None else f"joining Ray at {address}"):
                 stack.enter_context(connected(address, study.resources))
         recording = stack.enter_context(recorder(home / "tracking", progress.note))
-        keeper = _Keeper(board, recording, home)
+        keeper = Keeper(board, recording, places, study.name)
+        unsaved = _Unsaved(progress)
 
         def hear(event: Event) -> None:
             recording.record(event)
@@ -124,6 +120,7 @@ def run_search(
             keeper.hear(event)
             if board.has_begun:
                 progress.hear(event, front_changed=changed)
+                unsaved.hear(event)
                 if changed:
                     keeper.keep()
 
@@ -133,7 +130,7 @@ def run_search(
         keeper.keep()
         was_interrupted = False
         if not driver.is_over:
-            was_interrupted = _run(driver, study, workload, home, address, progress, is_wanted)
+            was_interrupted = _run(driver, study, workload, places, address, progress, is_wanted)
         driver.close("interrupted" if was_interrupted else "budget spent")
     return Ending(board, was_interrupted, driver.why_ended)
 
@@ -142,7 +139,7 @@ def _run(
     driver: Driver,
     study: Study,
     workload: Workload,
-    home: Path,
+    places: Places,
     address: str | None,
     progress: Progress,
     is_wanted: Callable[[], bool],
@@ -154,17 +151,19 @@ def _run(
         watch = _Watch(progress, is_wanted)
         try:
             watch.between()
-            run_on_ray(driver, study, home=home, trial=workload.trial, grows=address is not None, watch=watch)
+            grows = address is not None
+            run_on_ray(driver, study, places=places, trial=workload.trial, grows=grows, watch=watch)
         except KeyboardInterrupt:
             return True
     return False
 
 
 @contextmanager
-def _opened_log(home: Path) -> Iterator[EventLog]:
+def _opened_log(places: Places) -> Iterator[EventLog]:
     """The study's log. When an error ends the search before its first trial, nothing is left of a new one."""
+    home = places.home
     made = [folder for folder in (home, home.parent) if not folder.exists()]
-    log = EventLog.open(home)
+    log = EventLog.open(home, address=places.address)
     try:
         with log:
             yield log
@@ -183,27 +182,18 @@ def _is_over(log: EventLog, trials: int) -> bool:
     return proposed == ended and len(ended) >= trials
 
 
-class _Keeper:
-    """Hands the weights of a trial that enters the front to the recorder: the stage store may let go of them."""
+class _Unsaved:
+    """Says once why trials go on without saving."""
 
-    def __init__(self, board: Scoreboard, recording: Recorder, home: Path) -> None:
-        self._board, self._recording, self._store = board, recording, StageStore(home / "store")
-        self._keys: dict[str, str] = {}  # plan hash: key of the last boundary
-        self._kept: set[str] = set()
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._said: set[str] = set()
 
     def hear(self, event: Event) -> None:
-        if event.kind == "finished" and event.plan_hash is not None and "checkpoint" in event.body:
-            self._keys[event.plan_hash] = event.body["checkpoint"]
-
-    def keep(self) -> None:
-        """Hand in every member of the front that was not handed in before."""
-        for point in self._board.standing.front:
-            if point.plan_hash in self._kept or point.plan_hash not in self._keys:
-                continue
-            folder = self._store.fetch(self._keys[point.plan_hash])
-            if folder is not None:
-                self._kept.add(point.plan_hash)
-                self._recording.upload_checkpoint(point.plan_hash, folder)
+        reason = event.body.get("not_saved")
+        if reason is not None and reason not in self._said:
+            self._said.add(reason)
+            self._progress.note(f"warning: boundaries are not saved: {reason}; trials go on")
 
 
 @dataclass(frozen=True)
@@ -226,7 +216,7 @@ def _check_mode(log: EventLog, study: Study, mode: Literal["new", "resume"]) -> 
     begun = sum(event.kind == "proposed" for event in log.events())
     if begun and mode == "new":
         raise UserError(
-            f"study '{study.name}' has {begun} trials in {home_of(study)}: --resume goes on with them; "
+            f"study '{study.name}' has {begun} trials in {places_of(study).shown}: --resume goes on with them; "
             "to begin anew give the study another name, another resources.storage, or remove that folder"
         )
 

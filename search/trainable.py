@@ -9,6 +9,7 @@ import os
 import platform
 import time
 import traceback
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,10 +39,17 @@ class RunningTrial(Protocol):
 
 
 def torch_trial(
-    plan: Plan, *, home: str, device: str, saves: frozenset[int], latency_batch: int | None
+    plan: Plan,
+    *,
+    home: str,
+    stages: Mapping[str, Any],
+    device: str,
+    saves: frozenset[int],
+    latency_batch: int | None,
 ) -> RunningTrial:
-    """A real trial; with `latency_batch` its network is timed on batches of that size, alone on the device.
+    """A real trial; `stages` is what its store is opened with.
 
+    With `latency_batch` its network is timed on batches of that size, alone on the device.
     A search never reads the test split: the loader refuses from here on.
     """
     from trainables.data import forbid_test_split
@@ -50,7 +58,7 @@ def torch_trial(
     from trainables.trial import Trial
 
     forbid_test_split()
-    trial = Trial(plan, store=StageStore(Path(home) / "store"), device=device, saves=saves)
+    trial = Trial(plan, store=StageStore(**stages), device=device, saves=saves)
     if latency_batch is None:
         return trial
     return TimedTrial(trial, batch_size=latency_batch, cache=Path(home) / "latency")
@@ -95,6 +103,7 @@ class TrialActor(tune.Trainable):
         self._trial = make(
             plan,
             home=work["home"],
+            stages=work["stages"],
             device=self._device(),
             saves=frozenset(work["saves"]),
             latency_batch=work["latency_batch"],

@@ -24,7 +24,10 @@ def folder_of(place: str) -> Path:
 
 
 class Remote:
-    """The files under one address. Raises UserError where nobody here speaks its protocol; every act may raise OSError."""
+    """The files under one address; every act may raise OSError.
+
+    Raises UserError where nobody here speaks its protocol.
+    """
 
     def __init__(self, address: str) -> None:
         from fsspec.core import url_to_fs

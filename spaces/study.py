@@ -16,6 +16,7 @@ from spaces.errors import Misfit, UserError, unknown
 from spaces.metrics import METRICS
 from spaces.plan import Plan, Section, digest
 from spaces.refusal import refuse
+from spaces.size import Size
 from spaces.template import Parameter, Template
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -101,7 +102,16 @@ class Resources(Section):
     gpus: Annotated[float, Field(ge=0.0, description="per trial; a fraction shares a GPU between trials")] = 0.0
     workers: Annotated[int | None, Field(ge=1, description="trials at once; null: as many as fit")] = None
     latency_batch: Annotated[int, Field(ge=1, description="images per batch where latency_ms is measured")] = 1
-    storage: Annotated[str, Field(min_length=1, description="folder or URI of checkpoints and the event log")] = "runs"
+    storage: Annotated[
+        str, Field(min_length=1, description="folder or URI (s3://bucket/runs) of checkpoints and the event log")
+    ] = "runs"
+    store: Annotated[
+        str | None,
+        Field(min_length=1, description="folder or URI of the stage store, for studies to share; null: in the storage"),
+    ] = None
+    store_bytes: Annotated[
+        Size, Field(description="most that the stage store may hold, such as 20 GB or 1.5 TiB; null: no limit")
+    ] = None
 
 
 class Tracking(Section):

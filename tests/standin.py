@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,16 @@ DENSE_MACS, DENSE_PARAMS = 1_000_000, 10_000
 
 
 class StandIn:
-    def __init__(self, plan: Plan, *, home: str, device: str, saves: frozenset[int], latency_batch: int | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        home: str,
+        stages: Mapping[str, Any],
+        device: str,
+        saves: frozenset[int],
+        latency_batch: int | None,
+    ) -> None:
         self.plan, self.home, self.epoch = plan, Path(home), 0
         self._saves, self._seconds = saves, float(os.environ.get("STANDIN_SECONDS", "0"))
         self._store = self.home / "store"

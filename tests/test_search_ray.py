@@ -58,7 +58,9 @@ def undisturbed(study: Study, home: Path) -> tuple[Event, ...]:
         driver = Driver(study, log, outlook=StandInOutlook(), trials=study.budget.trials + 1)
         driver.open()
         while isinstance(answer := driver.next_trial(1), Assignment):
-            trial = StandIn(answer.plan, home=str(home), device="cpu", saves=answer.saves, latency_batch=None)
+            trial = StandIn(
+                answer.plan, home=str(home), stages={}, device="cpu", saves=answer.saves, latency_batch=None
+            )
             metrics = trial.step()
             driver.started(answer.number, node="here", from_epoch=trial.inherited_epochs)
             verdict = "go on"
@@ -126,7 +128,11 @@ def test_a_mistake_before_the_first_trial_leaves_nothing_behind(
     ("override", "address", "message"),
     [
         ("resources.cpus=4096", None, "resources.cpus is 4096 per trial; this machine has"),
-        ("resources.storage=s3://bucket/runs", None, "resources.storage is the address 's3://bucket/runs'"),
+        (
+            "resources.storage=gopher://hole/runs",
+            None,
+            "the protocol 'gopher' is not known; allowed: a folder, s3://",
+        ),
         ("resources.cpus=1", "127.0.0.1:1", "no Ray cluster answers at '127.0.0.1:1'"),
         ("resources.cpus=1", "auto", "no Ray cluster answers at '127.0.0.1:2'"),
     ],
@@ -135,6 +141,7 @@ def test_what_cannot_run_here_is_refused_at_once(
     tmp_path: Path, override: str, address: str | None, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:2")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     began = time.monotonic()
     with pytest.raises(UserError, match=re.escape(message)):
         search(stand_in_study(tmp_path / "runs", override), address=address)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from trainables import checkpoint
 from trainables.store import StageStore, Worth, eviction
 from trainables.store.leases import Lease, protected
 from trainables.store.manifest import MANIFEST, Damaged, Manifest, StoredFile, read_manifest
+from trainables.store.stages import entries_at
 from trainables.trial import Trial
 
 ROOT = Path(__file__).parent.parent
@@ -37,8 +39,16 @@ def held_bytes(root: Path) -> int:
 
 
 def put_by_another(root: Path, key: str, size: int, worth: Worth, **more: Any) -> None:
-    """As a trial that has ended since: its lease is gone with it."""
+    """As a trial that has ended since."""
     assert StageStore(root).put(key, of_size(size), worth=worth, **more) is not None
+    expire(root)
+
+
+def wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60.0
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 # ---- whole or not at all -----------------------------------------------------------------------------------------
@@ -179,7 +189,7 @@ def test_a_store_keeps_to_its_limit_and_what_is_worth_most(tmp_path: Path) -> No
     for number in range(1, 9):
         with_limit = StageStore(tmp_path, limit=6000)
         assert with_limit.put(key_of(number), of_size(1000), worth=Worth(macs=number % 4 * 1000)) is not None
-        del with_limit
+        expire(tmp_path)
     assert held_bytes(tmp_path) <= 6000
     assert [number for number in range(1, 9) if StageStore(tmp_path).has(key_of(number))] == [3, 6, 7, 8]
 
@@ -187,26 +197,27 @@ def test_a_store_keeps_to_its_limit_and_what_is_worth_most(tmp_path: Path) -> No
 def test_what_is_pinned_or_in_use_is_not_evicted(tmp_path: Path) -> None:
     put_by_another(tmp_path, key_of(1), 1000, Worth(is_end=True))
     put_by_another(tmp_path, key_of(2), 1000, Worth(is_end=True))
+    for number in range(3, 9):
+        put_by_another(tmp_path, key_of(number), 1000, Worth(macs=10**9))
     StageStore(tmp_path).pin(key_of(1), "digits")
     reader = StageStore(tmp_path)
     assert reader.fetch(key_of(2)) is not None
-    for number in range(3, 9):
-        put_by_another(tmp_path, key_of(number), 1000, Worth(macs=10**9))
     StageStore(tmp_path, limit=4500).open()
     assert StageStore(tmp_path).has(key_of(1))
     assert StageStore(tmp_path).has(key_of(2))
     StageStore(tmp_path).unpin(key_of(1), "digits")
-    del reader
-    expire_leases(tmp_path)
+    expire(tmp_path)
     StageStore(tmp_path, limit=1500).open()
     assert not StageStore(tmp_path).has(key_of(1))
     assert not StageStore(tmp_path).has(key_of(2))
 
 
-def expire_leases(root: Path) -> None:
-    """As if their time had passed."""
-    for lease in (root / "leases").iterdir():
-        lease.rename(lease.with_name(f"{lease.name.rpartition('.')[0]}.1"))
+def expire(root: Path | str) -> None:
+    """As if the time of all leases had passed."""
+    entries = entries_at(str(root))
+    for lease in entries.marks("leases"):
+        entries.unmark("leases", lease)
+        entries.mark("leases", f"{lease.rpartition('.')[0]}.1")
 
 
 def test_a_trial_holds_one_restart_point_and_lets_go_when_it_is_gone(tmp_path: Path) -> None:
@@ -215,7 +226,8 @@ def test_a_trial_holds_one_restart_point_and_lets_go_when_it_is_gone(tmp_path: P
         store.put(key_of(number), of_size(10), after=key_of(number - 1))
         assert protected(store._entries) == {key_of(number)}
     del store
-    assert protected(StageStore(tmp_path)._entries) == set()
+    entries = StageStore(tmp_path)._entries
+    wait_for(lambda: protected(entries) == set())
 
 
 def test_a_lease_outlives_a_killed_holder_and_lapses_by_itself(tmp_path: Path) -> None:
@@ -225,7 +237,7 @@ def test_a_lease_outlives_a_killed_holder_and_lapses_by_itself(tmp_path: Path) -
     subprocess.run([sys.executable, "-c", hold, str(tmp_path), key_of(1)], cwd=ROOT, check=False)
     entries = StageStore(tmp_path)._entries
     assert protected(entries) == {key_of(1)}
-    expire_leases(tmp_path)
+    expire(tmp_path)
     assert protected(entries) == set()
     assert entries.marks("leases") == []
 
@@ -237,11 +249,8 @@ def test_a_lease_is_renewed_while_its_holder_lives(tmp_path: Path, monkeypatch: 
     lease = Lease(store._entries)
     lease.take(key_of(1))
     first = store._entries.marks("leases")
-    deadline = time.monotonic() + 60.0
-    while store._entries.marks("leases") == first and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(store._entries.marks("leases")) == 1
-    assert store._entries.marks("leases") != first
+    wait_for(lambda: store._entries.marks("leases") not in ([], first))
+    wait_for(lambda: len(store._entries.marks("leases")) == 1)
 
 
 def test_an_entry_that_comes_into_use_while_it_is_evicted_stays(tmp_path: Path) -> None:
@@ -337,6 +346,7 @@ def test_no_room_is_made_room_for_once_and_then_gone_without(tmp_path: Path) -> 
 
 IN_A_MOUNT = """
 import json, resource, subprocess, sys
+from collections.abc import Callable
 from pathlib import Path
 from tests.test_trial import a_plan, measured, run
 from trainables.store import StageStore

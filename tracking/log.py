@@ -5,26 +5,28 @@ home/events/tail.jsonl                       what came after the last seal; ever
 home/events/lock, writer.json                one writer at a time, and who it is
 
 A line is an event and its number. A last line that is not whole was being written when its writer died, and is
-dropped; anything else that is damaged is an error. A sealed segment ends in a line with its own checksum.
+dropped; anything else that is damaged is an error. A sealed segment ends in a line with its own checksum. Sealed
+segments may be copied to an address (`mirror`), and are restored from there.
 """
 
-import hashlib
 import json
 import os
 import socket
 import time
-from collections.abc import Iterable
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Self
 
 from filelock import FileLock, Timeout
 
 from spaces.errors import UserError
 from tracking.events import Event
+from tracking.mirror import Mirror
+from tracking.segments import line_of, lines_of, recover, segment_of, segment_path, tail_path, write_durably
 
 SEGMENT = 512  # events per sealed segment
+UNCOPIED = 600.0  # seconds after which a copied log seals what there is
 
 
 class EventLog:
@@ -34,23 +36,26 @@ class EventLog:
     harmless. `warnings` says what was dropped when it was opened.
     """
 
-    def __init__(self, folder: Path, lock: FileLock, segment: int) -> None:
+    def __init__(self, folder: Path, lock: FileLock, segment: int, mirror: Mirror | None) -> None:
         self._folder = folder
         self._lock = lock
         self._segment = segment
-        recovered = _read(folder)
-        self.warnings: tuple[str, ...] = recovered.warnings
+        self._mirror = mirror
+        restored = () if mirror is None else mirror.pull(folder)
+        recovered = recover(folder)
+        self.warnings: tuple[str, ...] = (*restored, *recovered.warnings)
         self._events = recovered.events
         self._sealed = recovered.sealed
         self._segments = recovered.segments
         self._known = {identity for event in self._events if (identity := identity_of(event))}
         # Written anew: neither a half-written last line nor lines that a seal already holds may precede new ones.
-        _write_durably(_tail(folder), _lines(self._events[self._sealed :], self._sealed))
-        self._tail: BinaryIO = _tail(folder).open("ab")
+        write_durably(tail_path(folder), lines_of(self._events[self._sealed :], self._sealed))
+        self._tail = tail_path(folder).open("ab", buffering=0)
+        self._sealed_at = time.monotonic()
 
     @classmethod
-    def open(cls, home: Path, *, segment: int = SEGMENT) -> Self:
-        """The log in `home`, made if it is not there.
+    def open(cls, home: Path, *, segment: int = SEGMENT, address: str | None = None) -> Self:
+        """The log in `home`, made if it is not there; its sealed segments are copied to `address`.
 
         Raises UserError when another process writes it, when the folder cannot be written, when the log is damaged.
         """
@@ -65,30 +70,37 @@ class EventLog:
             ) from error
         except OSError as error:
             raise UserError(f"cannot write to {home}: {error.strerror or error}") from error
+        mirror = None
         try:
-            log = cls(folder, lock, segment)
+            if address is not None:
+                mirror = Mirror(f"{address}/events")
+                mirror.hold()
+            log = cls(folder, lock, segment, mirror)
             me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
             (folder / "writer.json").write_text(json.dumps(me))
             return log
-        except OSError as error:
+        except BaseException as error:
+            if mirror is not None:
+                mirror.close()
             lock.release()
-            raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-        except BaseException:
-            lock.release()
+            if isinstance(error, OSError):
+                raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
             raise
 
     def append(self, event: Event) -> bool:
-        """Write a fact down; it is on disk when this returns. False: it was there already."""
+        """Write a fact down; it is on disk when this returns. False: it was there already.
+
+        Raises UserError where it cannot be written; what was written before stays as it is.
+        """
         identity = identity_of(event)
         if identity is not None and identity in self._known:
             return False
-        self._tail.write(_line(event, len(self._events)))
-        self._tail.flush()
-        os.fsync(self._tail.fileno())
+        self._write(line_of(event, len(self._events)))
         self._events.append(event)
         if identity is not None:
             self._known.add(identity)
-        if len(self._events) - self._sealed >= self._segment:
+        is_due = self._mirror is not None and time.monotonic() - self._sealed_at >= UNCOPIED
+        if is_due or len(self._events) - self._sealed >= self._segment:
             self._seal()
         return True
 
@@ -97,9 +109,15 @@ class EventLog:
         return tuple(self._events)
 
     def close(self) -> None:
-        """Let the next writer in."""
-        self._tail.close()
-        self._lock.release()
+        """Let the next writer in; a copied log is sealed and copied to its last fact, once there are trials in it."""
+        try:
+            if self._mirror is not None:
+                if any(event.kind == "proposed" for event in self._events[self._sealed :]) or self._sealed:
+                    self._seal()
+                self._mirror.close()
+        finally:
+            self._tail.close()
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -109,16 +127,37 @@ class EventLog:
     ) -> None:
         self.close()
 
+    def _write(self, line: bytes) -> None:
+        """To the end of the tail: all of it, or an error and none of it."""
+        end = self._tail.tell()
+        try:
+            written = 0
+            while written < len(line):
+                written += self._tail.write(line[written:]) or 0
+            os.fsync(self._tail.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._tail.truncate(end)
+            reason = error.strerror or error
+            raise UserError(f"cannot write the event log: {reason}; --resume goes on", file=self._tail.name) from error
+
     def _seal(self) -> None:
         """Tail to segment. Dying in between leaves the lines in both; their numbers tell, when next opened."""
-        body = _lines(self._events[self._sealed :], self._sealed)
-        seal = {"sealed": len(self._events), "sha256": hashlib.sha256(body).hexdigest()}
-        _write_durably(self._folder / f"{self._segments:06d}.jsonl", body + json.dumps(seal).encode() + b"\n")
+        self._sealed_at = time.monotonic()
+        if len(self._events) == self._sealed:
+            return
+        path = segment_path(self._folder, self._segments)
+        try:
+            write_durably(path, segment_of(self._events[self._sealed :], self._sealed))
+            write_durably(tail_path(self._folder), b"")
+        except OSError:
+            return  # the facts are in the tail, and the next event tries again
         self._tail.close()
-        _write_durably(_tail(self._folder), b"")
-        self._tail = _tail(self._folder).open("ab")
+        self._tail = tail_path(self._folder).open("ab", buffering=0)
         self._sealed = len(self._events)
         self._segments += 1
+        if self._mirror is not None:
+            self._mirror.push(path)
 
 
 def read_events(home: Path) -> tuple[Event, ...]:
@@ -126,7 +165,7 @@ def read_events(home: Path) -> tuple[Event, ...]:
     folder = home / "events"
     if not folder.is_dir():
         raise UserError(f"no event log in {home}")
-    return tuple(_read(folder).events)
+    return tuple(recover(folder).events)
 
 
 def identity_of(event: Event) -> tuple[object, ...] | None:
@@ -140,95 +179,6 @@ def identity_of(event: Event) -> tuple[object, ...] | None:
             return (event.kind, event.trial, event.body.get("epoch"))
         case _:
             return (event.kind, event.trial)
-
-
-class _Recovered:
-    """What the files hold."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.sealed = 0
-        self.segments = 0
-        self.warnings: tuple[str, ...] = ()
-
-
-def _read(folder: Path) -> _Recovered:
-    found = _Recovered()
-    while (path := folder / f"{found.segments:06d}.jsonl").exists():
-        for _, event in _parsed(_unsealed(path), path):
-            found.events.append(event)
-        found.segments += 1
-    found.sealed = len(found.events)
-    tail = _tail(folder)
-    if not tail.exists():
-        return found
-    lines = tail.read_bytes().splitlines(keepends=True)
-    if lines and not _is_whole(lines[-1]):
-        dropped = len(lines.pop())
-        found.warnings = (f"{tail}:{len(lines) + 1}: dropped a last line that was never finished ({dropped} bytes)",)
-    for number, event in _parsed(lines, tail):
-        if number > len(found.events):
-            raise UserError(f"event {len(found.events)} is missing before this one ({number})", file=tail, line=1)
-        if number == len(found.events):
-            found.events.append(event)
-    return found
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and "n" in json.loads(line)
-    except (ValueError, TypeError):
-        return False
-
-
-def _unsealed(path: Path) -> list[bytes]:
-    body, _, seal = path.read_bytes().rstrip(b"\n").rpartition(b"\n")
-    body += b"\n"
-    try:
-        intact = json.loads(seal)["sha256"] == hashlib.sha256(body).hexdigest()
-    except (ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise UserError("this sealed part of the event log was changed or cut; restore it from a copy", file=path)
-    return body.splitlines()
-
-
-def _parsed(lines: Iterable[bytes], path: Path) -> Iterable[tuple[int, Event]]:
-    for at, line in enumerate(lines, start=1):
-        try:
-            record: dict[str, Any] = json.loads(line)
-            yield int(record.pop("n")), Event(**record)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            hint = "this line of the event log is damaged; restore it, or remove it and all that follow"
-            raise UserError(hint, file=path, line=at) from error
-
-
-def _tail(folder: Path) -> Path:
-    return folder / "tail.jsonl"
-
-
-def _line(event: Event, number: int) -> bytes:
-    # NaN and Infinity stay as Python writes them: a loss that blew up is a fact too.
-    return json.dumps({"n": number, **asdict(event)}, separators=(",", ":")).encode() + b"\n"
-
-
-def _lines(events: Iterable[Event], first: int) -> bytes:
-    return b"".join(_line(event, number) for number, event in enumerate(events, start=first))
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """All of it or nothing, also when the power fails."""
-    draft = path.with_suffix(".draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _writer(folder: Path) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,16 @@ DENSE = 1_000_000  # MACs
 class IdleTrial:
     """Takes a plan's epochs without training, and stores what a trial stores: an event and its end."""
 
-    def __init__(self, plan: Plan, *, home: str, device: str, saves: frozenset[int], latency_batch: int | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        home: str,
+        stages: Mapping[str, Any],
+        device: str,
+        saves: frozenset[int],
+        latency_batch: int | None,
+    ) -> None:
         self._plan, self._saves, self._epoch = plan, saves, 0
         self._store = StageStore(Path(home) / "store")
         self._path = IdleOutlook().path(plan)

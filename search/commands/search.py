@@ -48,12 +48,11 @@ def searched(
     """Run a search, show it, and print what came of it."""
     from rich.console import Console
 
-    from search.runner import home_of, mlflow_recorder, run_search, torch_workload
+    from search.runner import mlflow_recorder, run_search, torch_workload
     from search.summary import print_summary
     from tracking.connection import default_uri, require_answer
 
     console = Console()
-    home_of(study)  # refuses a storage that is no folder before the tracking store's default is looked for there
     uri = tracking_uri or study.tracking.uri or default_uri(study.resources.storage)
     require_answer(uri)
     experiment = study.tracking.experiment or study.name

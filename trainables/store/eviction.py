@@ -79,6 +79,7 @@ def make_room(entries: Entries, holding: Holding, limit: int) -> Holding:
             break
         if evict(entries, key):
             size -= left.pop(key).size
+    forget(entries, holding.manifests.keys() - left.keys())
     return Holding(left)
 
 
@@ -90,7 +91,6 @@ def evict(entries: Entries, key: str) -> bool:
             entries.reinstate(key, withdrawn)
             return False
         entries.erase(key, withdrawn)
-        forget(entries, key)
     return True
 
 

@@ -9,13 +9,16 @@ uses/KEY.WHEN.HOLDER       a trial began there
 Clocks of machines that share a store may differ by seconds, not by minutes.
 """
 
+import atexit
 import os
+import queue
 import socket
 import threading
 import time
 import uuid
 import weakref
 from collections import Counter
+from collections.abc import Set
 from contextlib import suppress
 
 from trainables.store.entries import Entries
@@ -33,15 +36,16 @@ class Lease:
 
     def __init__(self, entries: Entries) -> None:
         self._held = _Held(entries)
-        self._over = threading.Event()
+        # A finalizer may run anywhere, inside a client of the store too: it only leaves word, the thread does the work.
+        self._over: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._renewer: threading.Thread | None = None
-        weakref.finalize(self, _end, self._held, self._over)
+        weakref.finalize(self, self._over.put, None).atexit = False
 
     def take(self, key: str) -> None:
         """Hold this entry too. A store that cannot be written gives no leases."""
         self._held.take(key, RESTARTED)
         if self._renewer is None:
-            self._renewer = threading.Thread(target=_renew, args=(weakref.ref(self._held), self._over), daemon=True)
+            self._renewer = threading.Thread(target=_renew, args=(self._held, self._over), daemon=True)
             self._renewer.start()
 
     def keep_only(self, key: str) -> None:
@@ -68,6 +72,7 @@ class _Held:
         self._holder = f"{socket.gethostname().replace('.', '-')}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._marks: dict[str, str] = {}
         self._lock = threading.Lock()
+        _HELD.add(self)
 
     def all_keys(self) -> list[str]:
         with self._lock:
@@ -80,6 +85,10 @@ class _Held:
     def drop(self, key: str) -> None:
         with self._lock:
             self._unmark(self._marks.pop(key, None))
+
+    def drop_all(self) -> None:
+        for key in self.all_keys():
+            self.drop(key)
 
     def leave(self, key: str) -> None:
         """Let the mark lapse by itself."""
@@ -105,17 +114,25 @@ class _Held:
                 self._entries.unmark("leases", mark)
 
 
-def _renew(held: "weakref.ref[_Held]", over: threading.Event) -> None:
-    while not over.wait(RESTARTED / 3):
-        holder = held()
-        if holder is not None:
-            holder.renew()
+def _renew(held: _Held, over: "queue.SimpleQueue[None]") -> None:
+    while True:
+        try:
+            over.get(timeout=RESTARTED / 3)
+        except queue.Empty:
+            held.renew()
+        else:
+            held.drop_all()
+            return
 
 
-def _end(held: _Held, over: threading.Event) -> None:
-    over.set()
-    for key in held.all_keys():
-        held.drop(key)
+_HELD: "weakref.WeakSet[_Held]" = weakref.WeakSet()
+
+
+@atexit.register
+def _let_go() -> None:
+    """A process that ends by itself leaves nothing in use."""
+    for held in list(_HELD):
+        held.drop_all()
 
 
 def note_use(entries: Entries, key: str) -> None:
@@ -143,8 +160,8 @@ def uses(entries: Entries) -> Counter[str]:
     return Counter(name.partition(".")[0] for name in entries.marks("uses"))
 
 
-def forget(entries: Entries, key: str) -> None:
-    """Take away the marks of past uses of an entry that is gone."""
-    for name in entries.marks("uses"):
-        if name.startswith(f"{key}."):
+def forget(entries: Entries, keys: Set[str]) -> None:
+    """Take away the marks of past uses of entries that are gone."""
+    for name in entries.marks("uses") if keys else ():
+        if name.partition(".")[0] in keys:
             entries.unmark("uses", name)

@@ -9,6 +9,8 @@ without saving, and `problem` says why.
 import errno
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -40,7 +42,7 @@ class StageStore:
         self.problem: str | None = None  # why the last boundary was not saved; None where it was
         self._entries = entries_at(self.root)
         self._lease = Lease(self._entries)
-        self._manifests: dict[str, Manifest] = {}  # that were seen
+        self._manifests = _seen(self.root)
         self._folders: dict[str, Path] = {}  # of entries that this object has put
         self._refused: set[str] = set()  # entries that proved damaged or out of reach
 
@@ -96,7 +98,7 @@ class StageStore:
                 return self._folders.get(key) or self.fetch(key)
             return self._put(key, write, worth, after)
         except (OSError, SafetensorError) as error:
-            if not _is_full(error) or not self._entries.free_some():
+            if not _is_full(error) or not self._frees_some():
                 self._give_up(key, self._said(error))
                 return None
         try:
@@ -117,11 +119,22 @@ class StageStore:
 
     def pin(self, key: str, owner: str) -> None:
         """Keep an entry from eviction until its owner lets go of it, also when this process is gone."""
-        self._entries.mark("pins", f"{key}.{owner}")
+        try:
+            self._entries.mark("pins", f"{key}.{owner}")
+        except OSError as error:
+            self.problem = self._said(error)
 
     def unpin(self, key: str, owner: str) -> None:
         """Take the owner's pin away."""
-        self._entries.unmark("pins", f"{key}.{owner}")
+        with suppress(OSError):
+            self._entries.unmark("pins", f"{key}.{owner}")
+
+    def pinned(self, owner: str) -> set[str]:
+        """The keys that an owner has pinned."""
+        try:
+            return {name.partition(".")[0] for name in self._entries.marks("pins") if name.endswith(f".{owner}")}
+        except OSError:
+            return set()
 
     def open(self) -> None:
         """For whoever begins a search: raises UserError where the store cannot be written, and clears it up."""
@@ -184,9 +197,15 @@ class StageStore:
             return False
         return True
 
+    def _frees_some(self) -> bool:
+        try:
+            return self._entries.free_some()
+        except OSError:
+            return False
+
     def _look(self) -> eviction.Holding:
         held = eviction.look(self._entries, self._manifests)
-        self._manifests |= held.manifests
+        self._manifests.update(held.manifests)
         return held
 
     def _give_up(self, key: str, why: str) -> None:
@@ -195,6 +214,12 @@ class StageStore:
 
     def _said(self, error: Exception) -> str:
         return f"the stage store at {self.root}: {_reason(error)}"
+
+
+@cache
+def _seen(root: str) -> dict[str, Manifest]:
+    """Manifests by key that this process has seen in a store: they do not change, and trials come one after another."""
+    return {}
 
 
 def entries_at(root: str) -> Entries:
