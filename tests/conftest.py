@@ -26,7 +26,7 @@ def s3_server() -> Iterator[str]:
         server.stop()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
     """An address of a bucket, for this process and those it starts."""
     with s3_server() as endpoint, pytest.MonkeyPatch.context() as patch:
