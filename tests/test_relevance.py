@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from spaces.errors import UserError
 from tests.probing import Residual, chain, probed, settled
 from trainables.criteria import CRITERIA
 from trainables.criteria.relevance import class_weights, layer_score
-from trainables.criteria.relevance_rules import added, average, maximum, split_for, weighted
+from trainables.criteria.relevance_rules import Mode, added, average, maximum, split_for, weighted
 from trainables.criteria.relevance_tape import RelevanceTape
 
 MODES = ("paper", "stable")
@@ -190,6 +192,53 @@ def test_a_weighted_layer_conserves_relevance_where_every_output_has_both_signs(
         sent = weighted(signal, weight, F.conv2d, relevance, "stable", split)
         assert split == ("products" if least < 0 else "weights")
         assert torch.allclose(sent.sum((1, 2, 3)), relevance.sum((1, 2, 3)), atol=1e-6)
+
+
+LAYERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Callable[[Tensor, Tensor], Tensor], Literal[0, 1]]] = {
+    "linear": ((3, 6), (4, 6), F.linear, 0),
+    "linear on tokens": ((2, 5, 6), (4, 6), F.linear, 0),
+    "convolution": ((2, 6, 5, 5), (8, 6, 3, 3), lambda a, w: F.conv2d(a, w, stride=2, padding=1), 0),
+    "grouped": ((2, 6, 5, 5), (8, 3, 3, 3), lambda a, w: F.conv2d(a, w, groups=2), 0),
+    "depthwise": ((2, 6, 5, 5), (12, 1, 3, 3), lambda a, w: F.conv2d(a, w, groups=6), 0),
+    "1d": ((2, 6, 7), (4, 6, 3), F.conv1d, 0),
+    "transposed": ((2, 6, 4, 4), (6, 8, 3, 3), lambda a, w: F.conv_transpose2d(a, w, stride=2), 1),
+    "transposed grouped": ((2, 6, 4, 4), (6, 4, 3, 3), lambda a, w: F.conv_transpose2d(a, w, groups=3), 1),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", list(LAYERS))
+def test_both_signs_at_once_are_the_rule_written_out_sign_by_sign(name: str, mode: Mode) -> None:
+    of_signal, of_weight, operation, outputs = LAYERS[name]
+    generator = torch.Generator().manual_seed(3)
+    signal = torch.randn(of_signal, generator=generator, dtype=torch.float64)
+    signal = signal.clamp(min=0) if mode == "paper" else signal  # which then splits products
+    weight = torch.randn(of_weight, generator=generator, dtype=torch.float64)
+    relevance = torch.randn(operation(signal, weight).shape, generator=generator, dtype=torch.float64)
+    margin = 1e-9 if mode == "paper" and weight.dim() > 2 else 0.0
+    up, down = weight.clamp(min=margin), weight.clamp(max=-margin)
+    plus, minus = signal.clamp(min=0), signal.clamp(max=0)
+    excited = operation(plus, up) + operation(minus, down)
+    inhibited = operation(plus, down) + operation(minus, up)
+    below = 1e-9 if mode == "paper" else -1e-9
+    by_excited, by_inhibited = 2.0 * relevance / (excited + 1e-9), relevance / (inhibited + below)
+
+    def back(source: Tensor, weights: Tensor, sent: Tensor) -> Tensor:
+        source = source.clone().requires_grad_()
+        return torch.autograd.grad(operation(source, weights), source, sent)[0]
+
+    expected = plus * (back(plus, up, by_excited) - back(plus, down, by_inhibited))
+    expected += minus * (back(minus, down, by_excited) - back(minus, up, by_inhibited))
+    split = split_for(signal, mode)
+    assert split == ("weights" if mode == "paper" else "products")
+    for layout in ("rows", "channels last"):
+        laid = (
+            signal.contiguous(memory_format=torch.channels_last) if layout != "rows" and signal.dim() == 4 else signal
+        )
+        got = weighted(laid, weight, operation, relevance, mode, split, outputs=outputs)
+        assert torch.allclose(got, expected, rtol=1e-9, atol=1e-9)
+    nothing = torch.zeros_like(signal)
+    assert not bool(weighted(nothing, weight, operation, relevance, mode, "weights", outputs=outputs).any())
 
 
 def test_a_sum_conserves_relevance() -> None:

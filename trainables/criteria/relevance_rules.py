@@ -38,28 +38,54 @@ def split_for(signal: Tensor, mode: Mode) -> Split:
 
 
 def weighted(
-    signal: Tensor, weight: Tensor, operation: Operation, relevance: Tensor, mode: Mode, split: Split
+    signal: Tensor,
+    weight: Tensor,
+    operation: Operation,
+    relevance: Tensor,
+    mode: Mode,
+    split: Split,
+    *,
+    outputs: Literal[0, 1] = 0,
 ) -> Tensor:
-    """Convolution and linear layer: a * (sum w+ alpha R / (Z+ + eps) - sum w- beta R / (Z- + eps))."""
+    """Convolution and linear layer: a * (sum w+ alpha R / (Z+ + eps) - sum w- beta R / (Z- + eps)).
+
+    `outputs`: the weight's dimension along its outputs, 1 for a transposed convolution. Both signs of the weights are
+    one layer with twice the outputs, both signs of the signal one batch of twice the samples: each pass over memory
+    that has to be fetched anew costs as much as the products.
+    """
     margin = EPSILON if mode == "paper" and weight.dim() > 2 else 0.0  # the authors clamp convolutions at +-1e-9
-    positive, negative = weight.clamp(min=margin), weight.clamp(max=-margin)
-    if split == "weights":
-        excited, send_excited = _adjoint(signal, positive, operation)
-        inhibited, send_inhibited = _adjoint(signal, negative, operation)
-        return signal * (
-            send_excited(ALPHA * relevance / stabilised(excited, mode))
-            - send_inhibited(BETA * relevance / stabilised(inhibited, mode))
-        )
-    above, below = signal.clamp(min=0), signal.clamp(max=0)
-    above_positive, send_above_positive = _adjoint(above, positive, operation)
-    above_negative, send_above_negative = _adjoint(above, negative, operation)
-    below_positive, send_below_positive = _adjoint(below, positive, operation)
-    below_negative, send_below_negative = _adjoint(below, negative, operation)
-    excited = ALPHA * relevance / stabilised(above_positive + below_negative, mode)
-    inhibited = BETA * relevance / stabilised(above_negative + below_positive, mode)
-    return above * (send_above_positive(excited) - send_above_negative(inhibited)) + below * (
-        send_below_negative(excited) - send_below_positive(inhibited)
-    )
+    axis, sign = (-1, -2) if weight.dim() == 2 else (1, 2)
+    groups = 1 if weight.dim() == 2 else (relevance if outputs else signal).shape[1] // weight.shape[1]
+    both = _beside(weight.clamp(min=margin), weight.clamp(max=-margin), groups, outputs)
+    above, below = (signal, None) if split == "weights" else (signal.clamp(min=0), signal.clamp(max=0))
+    output, send = _adjoint(above if below is None else torch.cat([above, below]), both, operation)
+    positive, negative = torch.unflatten(output, axis, (groups, 2, -1)).unbind(sign)
+    relevance, samples = torch.unflatten(relevance, axis, (groups, -1)), len(signal)
+    if below is None:
+        _share(relevance, positive, negative, mode)
+        return send(output).mul_(signal)
+    excited, inhibited = positive[:samples], negative[:samples]
+    _share(relevance, excited.add_(negative[samples:]), inhibited.add_(positive[samples:]), mode)
+    negative[samples:], positive[samples:] = excited, inhibited
+    sent = send(output)
+    return sent[:samples].mul_(above).add_(sent[samples:].mul_(below))
+
+
+def _beside(positive: Tensor, negative: Tensor, groups: int, outputs: int) -> Tensor:
+    """One weight whose outputs are, in each group, those of the first and then those of the second."""
+    if outputs == 1:
+        return torch.cat([positive, negative], 1)
+    return torch.cat([torch.unflatten(part, 0, (groups, -1)) for part in (positive, negative)], 1).flatten(0, 1)
+
+
+def _share(relevance: Tensor, excited: Tensor, inhibited: Tensor, mode: Mode) -> None:
+    """In place: alpha R / (Z+ + eps) and -beta R / (Z- + eps). Z+ is not under zero and Z- not over it, so that the
+    side of zero which epsilon must go to in `stable` is known."""
+    down = EPSILON if mode == "paper" else -EPSILON
+    torch.add(excited.new_tensor(EPSILON / ALPHA), excited, alpha=1 / ALPHA, out=excited)
+    torch.add(inhibited.new_tensor(-down / BETA), inhibited, alpha=-1 / BETA, out=inhibited)
+    torch.div(relevance, excited, out=excited)
+    torch.div(relevance, inhibited, out=inhibited)
 
 
 def maximum(signal: Tensor, pool: Callable[[Tensor], Tensor], relevance: Tensor, mode: Mode) -> Tensor:

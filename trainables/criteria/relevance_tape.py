@@ -187,7 +187,10 @@ class RelevanceTape(TorchFunctionMode):
         def spread(relevance: Tensor, which: int, output: Tensor) -> Tensor:
             split = rules.split_for(signal, self.rules_mode)
             self.macs += rules.PRODUCTS_OF[split] * products(output)
-            return rules.weighted(signal, weight.detach(), operation, relevance, self.rules_mode, split)
+            outputs: Literal[0, 1] = 1 if "transpose" in call.name else 0
+            return rules.weighted(
+                signal, weight.detach(), operation, relevance, self.rules_mode, split, outputs=outputs
+            )
 
         def products(output: Tensor) -> int:
             elements: int = weight[0].numel()
