@@ -69,7 +69,7 @@ def verify_removal(
             exact = copy.deepcopy(model).double()
             undo()
             wide = copy.deepcopy(model).double()
-            precise = tuple(item.double() if _is_real(item) else item for item in inputs)
+            precise = tuple(item.double() if is_real(item) else item for item in inputs)
             with mask(wide, groups, kept):
                 gap = difference(answers(wide, precise), answers(exact, precise))
             if not gap <= TOLERANCE[torch.float64]:
@@ -96,7 +96,8 @@ def _gap(
     return difference(expected, answers(model, inputs))
 
 
-def _is_real(value: Any) -> bool:
+def is_real(value: Any) -> bool:
+    """Whether it is a tensor of real numbers."""
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
@@ -189,6 +190,11 @@ def cut(tensor: Tensor, indices: Mapping[int, Tensor]) -> Tensor:
     result = tensor
     for dim, kept in indices.items():
         result = result.index_select(dim, kept)
+    return laid_out_like(result, tensor)
+
+
+def laid_out_like(result: Tensor, tensor: Tensor) -> Tensor:
+    """`result` in the memory format of `tensor`."""
     for ndim, layout in ((4, torch.channels_last), (5, torch.channels_last_3d)):
         if tensor.ndim == ndim and _is_laid_out(tensor, layout):
             return torch.empty(result.shape, dtype=result.dtype, device=result.device, memory_format=layout).copy_(
