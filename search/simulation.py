@@ -19,7 +19,6 @@ class RecordOutlook:
     def __init__(self, source: Laps) -> None:
         self._source = source
         self._steps: dict[str, Step] = {}  # one object for all plans that pass it
-        self._paths: dict[str, Path] = {}  # samplers ask again and again
 
     def check(self, study: Study) -> None:
         """Raises UserError where a plan of the study is not known."""
@@ -31,13 +30,11 @@ class RecordOutlook:
 
     def path(self, plan: Plan) -> Path:
         """The boundaries that the plan passed."""
-        name, steps = plan.hash, self._steps
-        if name not in self._paths:
-            self._paths[name] = tuple(
-                steps.get(lap.key) or steps.setdefault(lap.key, Step(lap.key, lap.epochs, lap.events, lap.macs))
-                for lap in self._source.laps(plan)
-            )
-        return self._paths[name]
+        steps = self._steps
+        return tuple(
+            steps.get(lap.key) or steps.setdefault(lap.key, Step(lap.key, lap.epochs, lap.events, lap.macs))
+            for lap in self._source.laps(plan)
+        )
 
 
 @dataclass(frozen=True)

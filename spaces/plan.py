@@ -215,6 +215,8 @@ def _check_granularity(prune: Prune) -> None:
     for field, unset in (("width_multiple", 1), ("regularizer", None), ("gate", None), ("compensation", None)):
         if getattr(prune, field) != unset:
             raise Misfit(f"{field} needs granularity 'channels'", "prune", field)
+    if prune.schedule.name == "when_stable":
+        raise Misfit("schedule 'when_stable' compares widths and needs granularity 'channels'", "prune", "schedule")
     if prune.pattern is not None:
         kept, of = map(int, prune.pattern.split(":"))
         if kept >= of:

@@ -18,13 +18,13 @@ from tests.test_trial import _killed_until_done, a_plan, measured, run, same_wei
 from trainables.checkpoint import ACTING, STATE, acting_tensors, read
 from trainables.foresight import foreseen
 from trainables.gates import GATES
-from trainables.pruning.event import measure_dense
 from trainables.pruning.gates import gated
 from trainables.pruning.goal import Left, keep_after, left_of
 from trainables.pruning.groups import Groups
 from trainables.pruning.masking import answers
 from trainables.pruning.pressure import Kept, View, cut_state
 from trainables.pruning.removal import remove
+from trainables.pruning.size import measure_dense
 from trainables.regularizers import REGULARIZERS
 from trainables.schedules import Moment, Standing
 from trainables.schedules.waiting import when_finished
@@ -353,7 +353,9 @@ def test_a_schedule_that_asks_says_no_until_the_regularizer_is_done() -> None:
     assert [moment.may_come(epochs) for epochs in (1, 2, 7)] == [False, True, True]
     assert [moment.must_come(epochs) for epochs in (2, 6, 7)] == [False, False, True]
     assert moment.ready is not None
-    assert [moment.ready(Standing(3, finished)) for finished in (False, True)] == [False, True]
+    view = viewed(settled(Residual()))
+    answers_given = [moment.ready.step(Standing(3, finished, lambda: view), {}) for finished in (False, True)]
+    assert answers_given == [False, True]
 
 
 @pytest.mark.parametrize(

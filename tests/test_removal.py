@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from spaces.errors import UserError
 from spaces.plan import Prune
-from trainables.pruning.event import fire, measure_dense
+from trainables.pruning.event import fire
 from trainables.pruning.graph import trace
 from trainables.pruning.masking import mask
 from trainables.pruning.removal import apply, compose, removal_of, remove, verify_removal
+from trainables.pruning.size import measure_dense
 from trainables.pruning.sparse import fire_weights
 from trainables.schedules import Moment
 

@@ -14,6 +14,7 @@ FIRST_EVENTS = {  # settings that let an event fit into few epochs
     "every": [{}, {"interval": 1}, {"interval": 3, "until": 7}],
     "geometric": [{}, {"when": "before"}, {"steps": 2, "delay": 1, "interval": 2}],
     "when_finished": [{}, {"start": 2, "until": 5}],
+    "when_stable": [{}, {"start": 2, "until": 5}, {"memory": 2, "threshold": 0.5}],
     "cubic": [{}, {"start": 2, "interval": 2, "until": 9}],
 }
 ROWS = [(name, settings) for name, rows in FIRST_EVENTS.items() for settings in rows]

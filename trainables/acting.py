@@ -1,4 +1,4 @@
-"""What acts on a network in every step beside the training recipe: a regularizer, a gate, masks of single weights.
+"""What acts on a trial beside the training recipe: a regularizer, a gate, masks of single weights, a waiting schedule.
 
 Its state is tensors by name, which a checkpoint holds beside the weights. What acts in an epoch is in the key of the
 epoch's boundary, by value.
@@ -22,7 +22,7 @@ from trainables.regularizers import REGULARIZERS, Regularizer
 from trainables.schedules import Moment, Standing
 from trainables.training.loop import Beside
 
-MASKS, REGULARIZER, GATE = "masks/", "regularizer/", "gate/"
+MASKS, REGULARIZER, GATE, SCHEDULE, READY = "masks/", "regularizer/", "gate/", "schedule/", "ready/"
 
 
 class Acting:
@@ -35,6 +35,8 @@ class Acting:
         self.masks: Masks = {}
         self._pressure: State = {}  # the regularizer's
         self._openings: State = {}  # the gate's
+        self._memory: State = {}  # the waiting schedule's
+        self._ready: State = {}  # what it last said: not empty where the event may come now
 
     def presses(self, epochs: int, events: int) -> bool:
         """Whether a regularizer or a gate acts after `epochs` epochs and `events` events."""
@@ -92,31 +94,46 @@ class Acting:
 
     def is_ready(self, moment: Moment, epochs: int) -> bool:
         """Whether the event comes at this boundary."""
-        if moment.ready is None or moment.must_come(epochs):
-            return moment.must_come(epochs)
+        return moment.must_come(epochs) or (moment.may_come(epochs) and bool(self._ready))
+
+    def waits(self, epochs: int, events: int) -> bool:
+        """Whether the schedule must be asked at the end of the epoch with which `epochs` are completed."""
+        if events >= len(self._moments):
+            return False
+        moment = self._moments[events]
+        return moment.ready is not None and epochs >= moment.ready.start and not moment.must_come(epochs)
+
+    def ask(self, epochs: int, events: int, view: Callable[[], View]) -> None:
+        """Ask the schedule, once at the end of an epoch, whether the event may come now."""
+        ready = self._moments[events].ready
+        assert ready is not None, "only a schedule that waits is asked"
         done = self._regularizer is not None and bool(self._pressure) and self._regularizer.finished(self._pressure)
-        return moment.may_come(epochs) and moment.ready(Standing(epochs, done))
+        standing = Standing(epochs, done, view)
+        self._memory = self._memory or ready.init(standing)
+        self._ready = {"now": torch.ones(())} if ready.step(standing, self._memory) else {}
 
     def after_event(self, kept: Mapping[str, Tensor], masks: Masks, events: int) -> None:
-        """Regularizers begin anew; a gate goes on with the channels that are left, and ends with the last event."""
-        self.masks, self._pressure = masks, {}
+        """What waits and what presses begins anew; a gate goes on with the channels left, to the last event."""
+        self.masks, self._pressure, self._memory, self._ready = masks, {}, {}, {}
         self._openings = {} if events >= len(self._moments) else cut_state(self._openings, kept)
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, by name; empty where nothing has one."""
-        parts = ((MASKS, self.masks), (REGULARIZER, self._pressure), (GATE, self._openings))
+        pressing = ((MASKS, self.masks), (REGULARIZER, self._pressure), (GATE, self._openings))
+        parts = (*pressing, (SCHEDULE, self._memory), (READY, self._ready))
         return {prefix + name: tensor.detach() for prefix, state in parts for name, tensor in state.items()}
 
     def take_up(self, tensors: Mapping[str, Tensor], model: nn.Module, widths: Mapping[str, int], events: int) -> None:
         """Go on from a saved state. Raises ValueError where it does not fit the network at these widths of groups."""
         parameters = dict(model.named_parameters())
         device = next(iter(parameters.values())).device
-        states: dict[str, State] = {MASKS: {}, REGULARIZER: {}, GATE: {}}
+        states: dict[str, State] = {MASKS: {}, REGULARIZER: {}, GATE: {}, SCHEDULE: {}, READY: {}}
         for path, tensor in tensors.items():
             kind, _, name = path.partition("/")
             if f"{kind}/" not in states:
                 raise ValueError(f"'{path}' belongs to nothing that acts")
-            states[f"{kind}/"][name] = tensor.to(device if tensor.dim() else "cpu")
+            on_cpu = tensor.dim() == 0 or f"{kind}/" == SCHEDULE
+            states[f"{kind}/"][name] = tensor.to("cpu" if on_cpu else device)
         for name, mask in states[MASKS].items():
             if name not in parameters or mask.shape != parameters[name].shape or mask.dtype != torch.bool:
                 raise ValueError(f"the mask of '{name}' is {mask.dtype} {tuple(mask.shape)} and fits no parameter")
@@ -127,6 +144,7 @@ class Acting:
         if self._prune is not None and self._prune.granularity == "weights" and bool(states[MASKS]) != bool(events):
             raise ValueError(f"{len(states[MASKS])} masks after {events} events")
         self.masks, self._pressure, self._openings = states[MASKS], states[REGULARIZER], states[GATE]
+        self._memory, self._ready = states[SCHEDULE], states[READY]
 
 
 def _presses(prune: Prune | None, moments: Sequence[Moment], epochs: int, events: int) -> bool:
@@ -142,8 +160,8 @@ def values_of(prune: Prune | None, moments: Sequence[Moment], epochs: int, event
     moment = moments[events]
     coming = [prune.model_dump(mode="json"), moment.epoch, moment.sparsity]
     values: dict[str, Any] = {}
-    if moment.ready is not None:
-        values["waits"] = coming  # that the event did not come yet is part of how training went
+    if moment.ready is not None and epochs + 1 >= moment.ready.start:
+        values["waits"] = coming  # what the schedule saw, and that the event did not come yet, is part of the way
     if _presses(prune, moments, epochs, events):
         if prune.regularizer is not None:
             chooses = REGULARIZERS.bind(prune.regularizer.name, prune.regularizer.settings)().kept is not None

@@ -23,6 +23,7 @@ from spaces.errors import PrunefrontError, UserError
 from spaces.plan import Plan
 from trainables.keys import FORMAT
 from trainables.models import InputShape, build_dense
+from trainables.pruning.growth import GROWN
 from trainables.pruning.removal import Removal, apply
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -46,6 +47,21 @@ class Progress:
     streams_cut: int  # channels taken from residual streams so far
     training_macs: int  # of the whole chain up to here, as if run alone
     metrics: dict[str, Any]
+
+    @classmethod
+    def at_start(cls, key: str) -> "Progress":
+        """Boundary 0, named `key`."""
+        return cls(
+            epochs=0,
+            events=0,
+            key=key,
+            events_at=(),
+            removed_fraction=0.0,
+            norm_ratio=0.0,
+            streams_cut=0,
+            training_macs=0,
+            metrics={},
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,12 @@ def save(
     progress: Progress,
     acting: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write the files and flush them to disk. Publishing the folder whole is the store's part."""
+    """Write the files and flush them to disk. Publishing the folder whole is the store's part.
+
+    Raises UserError for a network that has grown: what is kept of the dense one does not describe it.
+    """
+    if getattr(model, GROWN, False):
+        raise UserError("a network that has grown cannot be saved: a checkpoint says what is kept of the dense network")
     save_file(_separate(model.state_dict()), folder / MODEL)
     save_file(_separate(optimizer_tensors(model, optimizer)), folder / OPTIMIZER)
     if acting:

@@ -11,9 +11,9 @@ from spaces.plan import Model, Plan, Prune
 from trainables.data.outline import outline
 from trainables.foresight import foreseen
 from trainables.models import InputShape, build_dense
-from trainables.pruning.event import prunable
 from trainables.pruning.graph import Traced, trace
 from trainables.pruning.selection import smallest, widths_of
+from trainables.pruning.size import prunable
 from trainables.pruning.weights import Pattern, fewest_left, weight_groups
 from trainables.resolve import plugins_of, resolve
 from trainables.schedules import moments_of

@@ -4,45 +4,31 @@ A trial is a chain of boundaries named by key. It starts from the deepest one th
 forking from another trial and recovering from a dead node are one mechanism. Everything random is seeded anew at each
 epoch and each event; hence forked = straight = resumed, bit for bit on a CPU.
 
-Does NOT cover what happens in an epoch (`training`) or in an event (`pruning.event`).
+Does NOT cover what happens in an epoch (`training`) or at an event (`events`).
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spaces.plan import Plan, Prune, Utilization
+from spaces.plan import Plan, Utilization
 from trainables import checkpoint, keys
 from trainables.acting import Acting
 from trainables.chain import Chain
 from trainables.checkpoint import DamagedCheckpoint, Progress
 from trainables.data import Splits, load_data
-from trainables.findings import Findings
+from trainables.events import Events
 from trainables.models import InputShape, build_model
 from trainables.pruning.costs import Costs
-from trainables.pruning.event import (
-    Dense,
-    EventResult,
-    alive_weights,
-    fire,
-    look_ahead,
-    measure_dense,
-    prunable,
-)
-from trainables.pruning.goal import keep_after, left_of
 from trainables.pruning.graph import trace
-from trainables.pruning.groups import Group
-from trainables.pruning.pressure import Kept, View
-from trainables.pruning.probe import Probe
+from trainables.pruning.pressure import View
 from trainables.pruning.removal import Removal, compose
-from trainables.pruning.sparse import fire_weights
-from trainables.pruning.weights import masked_out
+from trainables.pruning.size import Dense, measure_dense, size_of
 from trainables.schedules import Moment
 from trainables.seeds import generator, reseed
 from trainables.store import StageStore, Worth
@@ -75,7 +61,7 @@ class Trial:
     _widths: dict[str, int]
     _removal: Removal
     _acting: Acting
-    _seen: View | None  # by regularizer and gate, until the next event
+    _events: Events
 
     def __init__(
         self,
@@ -145,6 +131,7 @@ class Trial:
         )
         self._spend(3 * self._costs.macs() * result.samples)
         self.progress = replace(self.progress, epochs=epoch + 1, key=self._chain.after_epoch(self.progress))
+        self._events.ask(self.progress)
         return result.loss, rates[-1]
 
     # ---- events -------------------------------------------------------------------------------------------------
@@ -166,10 +153,7 @@ class Trial:
     def _fire(self, moment: Moment) -> None:
         prune, event = self.plan.prune, self.progress.events
         assert prune is not None, "moments come from a plan that prunes"
-        reseed(self._seed, "event", event)
-        result = self._cut(prune, moment, partial(self._probe, event, self._findings(prune, event)))
-        self._acting.after_event(result.kept, result.masks, event + 1)
-        self._seen = None
+        result = self._events.fire(self.progress, moment, self._costs)
         self._removal = compose(self._removal, result.removal)
         self._costs = result.costs
         self._widths = result.widths
@@ -191,87 +175,7 @@ class Trial:
 
     def _view(self) -> View | None:
         """What a regularizer or a gate sees from here to the next event; None where neither acts."""
-        event, prune = self.progress.events, self.plan.prune
-        if prune is None or not self._acting.presses(self.progress.epochs, event):
-            return None
-        if self._seen is None:
-            moment = self._chain.moments[event]
-            traced = trace(self.model, self._example(), dense=self._dense.widths)
-            groups = prunable(traced.graph.groups, prune)
-            self._seen = View(
-                self.model,
-                groups,
-                left=left_of(prune, self._dense, groups, traced.costs),
-                keep=keep_after(prune, moment, self._dense, groups),
-                ahead=partial(self._look_ahead, prune, moment, event),
-            )
-        return self._seen
-
-    def _look_ahead(self, prune: Prune, moment: Moment, event: int) -> Kept:
-        looked = look_ahead(
-            self.model,
-            self._example(),
-            prune=prune,
-            moment=moment,
-            dense=self._dense,
-            probe=partial(self._probe, event, Findings()),  # a regularizer may look in the middle of an epoch
-            epoch=self.progress.epochs,
-        )
-        self._spend(looked.charged_macs)
-        return looked.kept
-
-    def _cut(self, prune: Prune, moment: Moment, probe: Callable[[dict[str, Group], int], Probe]) -> EventResult:
-        """Remove channels or mask weights, as the plan says."""
-        epoch = self.progress.epochs
-        if prune.granularity == "channels":
-            example = self._example()
-            return fire(
-                self.model,
-                self.optimizer,
-                example,
-                prune=prune,
-                moment=moment,
-                dense=self._dense,
-                probe=probe,
-                epoch=epoch,
-                chosen=self._acting.chosen(),
-            )
-        return fire_weights(
-            self.model,
-            self.optimizer,
-            prune=prune,
-            moment=moment,
-            dense=self._dense,
-            costs=self._costs,
-            masks=self._acting.masks,
-            probe=probe,
-            epoch=epoch,
-            progress=epoch / self.plan.train.epochs,
-        )
-
-    def _findings(self, prune: Prune, event: int) -> Findings:
-        """What is known of the network as it stands at this boundary."""
-        loss = self.plan.train.loss.model_dump(mode="json")
-        return Findings(self.store, [self.progress.key, event, loss, list(prune.protect)])
-
-    def _probe(self, event: int, findings: Findings, groups: dict[str, Group], forward_macs: int) -> Probe:
-        """What criterion and allocation may look at: training data in an order that depends on the event alone."""
-        return Probe(
-            model=self.model,
-            groups=groups,
-            loss=self._loss,
-            num_classes=self._splits.num_classes,
-            batches=partial(self._probe_batches, event),
-            generator=generator(self._seed, "criterion", event),
-            forward_macs=forward_macs,
-            gates=self._acting.scores(self._view()),
-            findings=findings,
-        )
-
-    def _probe_batches(self, event: int, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = generator(self._seed, "probe", event)
-        for images, labels in self._splits.train.sample(samples, batch_size, order):
-            yield prepared(images, self.plan.train), labels
+        return self._events.pressing(self.progress)
 
     # ---- the chain ----------------------------------------------------------------------------------------------
 
@@ -347,20 +251,22 @@ class Trial:
         self.optimizer = make_optimizer(self.model, plan.train)
         self._dense, self._costs = measure_dense(self.model, self._example(), plan.prune)
         self._widths, self._removal = dict(self._dense.widths), Removal()
-        self._acting, self._seen = Acting(plan.prune, self._chain.moments), None
+        self._acting = Acting(plan.prune, self._chain.moments)
+        self._events = Events(
+            plan,
+            self.model,
+            self.optimizer,
+            moments=self._chain.moments,
+            dense=self._dense,
+            splits=self._splits,
+            example=self._example(),
+            acting=self._acting,
+            store=self.store,
+            spend=self._spend,
+        )
         self.executed_macs = 0
         first = keys.origin(plan, data_fingerprint=self._splits.fingerprint, device_type=self.device.type)
-        self.progress = Progress(
-            epochs=0,
-            events=0,
-            key=first,
-            events_at=(),
-            removed_fraction=0.0,
-            norm_ratio=0.0,
-            streams_cut=0,
-            training_macs=0,
-            metrics={},
-        )
+        self.progress = Progress.at_start(first)
 
     def _example(self) -> Tensor:
         """One image-shaped input for tracing and checking."""
@@ -378,21 +284,12 @@ class Trial:
         with self._acting.forward(self._view()):
             accuracy, loss = evaluate(self.model, self._splits.validation, self.plan.train, self._loss)
         require_finite(loss, "validation loss", epoch=max(self.progress.epochs - 1, 0))
-        params = sum(parameter.numel() for parameter in self.model.parameters())
-        weights = alive_weights(self.model, self._acting.masks, self.plan.prune)
-        macs = self._costs.macs()
+        learned = {"accuracy": accuracy, "loss": loss, "train_loss": train_loss, "learning_rate": rate}
+        size = size_of(self.model, self._acting.masks, self._costs, self._dense, self.plan.prune)
         return {
             "epoch": self.progress.epochs,
-            "accuracy": accuracy,
-            "loss": loss,
-            "train_loss": train_loss,
-            "learning_rate": rate,
-            "macs": macs,
-            "keep_macs": macs / self._dense.macs,
-            "params": params,
-            "keep_params": params / self._dense.params,
-            "nonzero_params": params - masked_out(self._acting.masks),
-            "keep_weights": weights / self._dense.weights,
+            **learned,
+            **size,
             "events": self.progress.events,
             "validation_images": len(self._splits.validation),
             "streams_cut": self.progress.streams_cut,
@@ -402,25 +299,11 @@ class Trial:
     def _with_utilization(self, metrics: Metrics, wanted: Utilization) -> Metrics:
         """The last metrics with the ratio of every channel group; how it is measured shapes no boundary."""
         network = trace(self.model, self._example())
-        probe = Probe(
-            model=self.model,
-            groups=network.graph.groups,
-            loss=self._loss,
-            num_classes=self._splits.num_classes,
-            batches=self._validation_batches,
-            generator=generator(self._seed, "utilization"),
-            forward_macs=self._costs.macs(),
-            findings=Findings(self.store, [self.progress.key, "end", self.plan.train.loss.model_dump(mode="json")]),
-        )
+        probe = self._events.probe_at_end(self.progress, network)
         measured = described(network, ratios_of(probe, network, wanted, epoch=self.progress.epochs))
         self.executed_macs += probe.charged_macs - probe.inherited_macs
         alone = metrics["training_macs_alone"] + probe.charged_macs
         return {**metrics, "training_macs_alone": alone, "utilization": measured}
-
-    def _validation_batches(self, samples: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = generator(self._seed, "probe", "validation")
-        for images, labels in self._splits.validation.sample(samples, batch_size, order):
-            yield prepared(images, self.plan.train), labels
 
     def _report(self, metrics: Metrics, started: float) -> Metrics:
         """The measured metrics with what this run of the trial spent on them."""

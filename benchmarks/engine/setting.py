@@ -14,9 +14,10 @@ from trainables.data.load import load_source
 from trainables.data.source import Images
 from trainables.data.split import MemorySplit, Normalisation, Split
 from trainables.models import InputShape, build_dense
-from trainables.pruning.event import EventResult, fire, measure_dense
+from trainables.pruning.event import EventResult, fire
 from trainables.pruning.groups import Group
 from trainables.pruning.probe import Probe
+from trainables.pruning.size import measure_dense
 from trainables.schedules import Moment
 from trainables.training import loss_of, make_optimizer, placed, prepared, set_numerics, train_epoch
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from spaces.plan import Prune
 from trainables.pruning.costs import Costs
-from trainables.pruning.event import Dense
 from trainables.pruning.groups import Groups
+from trainables.pruning.size import Dense
 from trainables.schedules import Moment
 
 Left = Callable[[Mapping[str, Tensor]], Tensor]

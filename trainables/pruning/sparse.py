@@ -13,11 +13,12 @@ from spaces.plan import Prune
 from trainables.allocations import ALLOCATIONS
 from trainables.criteria import CRITERIA
 from trainables.pruning.costs import Costs
-from trainables.pruning.event import Dense, EventResult, check_scores, measure_weights, prunable
+from trainables.pruning.event import EventResult, check_scores
 from trainables.pruning.groups import Group, Groups, Scores
 from trainables.pruning.precision import refuse_half_precision
 from trainables.pruning.probe import Probe
 from trainables.pruning.selection import Order
+from trainables.pruning.size import Dense, measure_weights, prunable
 from trainables.pruning.weights import Masks, Pattern, enforce, select_weights, weight_groups
 from trainables.regrowths import REGROWTHS
 from trainables.schedules import Moment

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from spaces.plan import Plan
 from trainables.schedules.growing import cubic, every, geometric, once
-from trainables.schedules.moments import Moment, Standing
-from trainables.schedules.waiting import when_finished
+from trainables.schedules.moments import Moment, Ready, Standing
+from trainables.schedules.waiting import when_finished, when_stable
 from trainables.table import Table
 
 
@@ -17,7 +17,7 @@ class Schedule(Protocol):
         ...
 
 
-SCHEDULES: Table[Schedule] = Table("schedule", once, every, geometric, cubic, when_finished)
+SCHEDULES: Table[Schedule] = Table("schedule", once, every, geometric, cubic, when_finished, when_stable)
 
 
 def moments_of(plan: Plan) -> tuple[Moment, ...]:
@@ -32,4 +32,4 @@ def moments_of(plan: Plan) -> tuple[Moment, ...]:
     return schedule(plan.train.epochs, 1.0 - keep)
 
 
-__all__ = ["SCHEDULES", "Moment", "Schedule", "Standing", "moments_of"]
+__all__ = ["SCHEDULES", "Moment", "Ready", "Schedule", "Standing", "moments_of"]

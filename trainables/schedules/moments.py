@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from trainables.pruning.pressure import State, View
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -10,19 +12,33 @@ class Standing:
 
     epochs: int  # completed
     finished: bool  # whether the regularizer has done its work
+    view: Callable[[], View]  # the network, its groups, and what the event would leave if it came now
+
+
+@dataclass(frozen=True)
+class Ready:
+    """How a schedule waits: a pair of functions and a state, tensors by name on the CPU, that a checkpoint holds.
+
+    `init(standing)` gives the state, anew for each event. `step(standing, state)` is called once at the end of every
+    epoch from `start` completed ones on; it moves the state on in place and says whether the event may come now.
+    """
+
+    init: Callable[[Standing], State]
+    step: Callable[[Standing, State], bool]
+    start: int = 0
 
 
 @dataclass(frozen=True)
 class Moment:
     """One event: after epoch `epoch` (0-based; -1: before training), `sparsity` of the whole is gone.
 
-    With `ready`, the event comes earlier, at the first boundary from the end of epoch `earliest` on where that says so.
+    With `ready`, the event comes earlier, after the first epoch from `earliest` on at whose end that says so.
     """
 
     epoch: int
     sparsity: float
     earliest: int | None = None
-    ready: Callable[[Standing], bool] | None = None
+    ready: Ready | None = None
 
     @property
     def first_epoch(self) -> int:

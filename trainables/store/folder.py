@@ -57,12 +57,10 @@ class Folder:
         return draft
 
     def publish(self, key: str, draft: Path, manifest: Manifest) -> Path:
-        """Rename a draft to its place; one that is there stays, for equal keys mean equal content.
-
-        Nothing is synced here: what a power cut tears, its checksums tell, and it is computed again.
-        """
+        """Rename a draft to its place; one that is there stays, for equal keys mean equal content."""
         place = self._place(key)
-        (draft / MANIFEST).write_bytes(manifest.written())
+        _write_durably(draft / MANIFEST, manifest.written())
+        _sync(draft)
         place.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(draft, place)
@@ -73,6 +71,7 @@ class Folder:
                 raise
             self._throw_away(place)  # left by an eviction that died
             os.rename(draft, place)
+        _sync(place.parent)
         return place
 
     def withdraw(self, key: str) -> bytes | None:
@@ -89,7 +88,7 @@ class Folder:
         """Put the manifest back."""
         place = self._place(key)
         draft = place / f"{MANIFEST}.{uuid.uuid4().hex}"
-        draft.write_bytes(withdrawn)
+        _write_durably(draft, withdrawn)
         draft.rename(place / MANIFEST)
 
     def erase(self, key: str, withdrawn: bytes) -> None:
@@ -164,3 +163,19 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make names survive a power cut, where the system can."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
