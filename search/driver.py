@@ -116,10 +116,16 @@ class Driver:
                 f"study '{self._study.name}' was changed since its search began: what has run does not answer it; "
                 "give it another name to begin anew"
             )
+        said: dict[int, Event] = {}  # the last word of each trial
         for event in past:
             self._recall(event)
+            if event.trial is not None:
+                said[event.trial] = event
             for listener in self._listeners:
                 listener(event)
+        for number in sorted(self._running):
+            if said[number].kind == "reported":
+                self._judge(number, said[number].body)
         for number in self._running:
             self._stages.end(number)
         self._running.clear()
@@ -233,8 +239,14 @@ class Driver:
         charged = self._accounts.charged(number, metrics)
         self._write("reported", number, charged)
         self._advance(number, charged, self._clock())
-        if number == 0 and self._may_rest(int(metrics["epoch"])):
-            self._write("paused", 0, {"epoch": metrics["epoch"], "reason": "no other trial needs the rest of it yet"})
+        return self._judge(number, charged)
+
+    def _judge(self, number: int, charged: Mapping[str, Any]) -> Verdict:
+        """What follows from a report in the log; asked again where a killed search did not come to act on it."""
+        epoch = int(charged["epoch"])
+        verdict = self._stopper.heard(number, epoch, charged)
+        if number == 0 and self._may_rest(epoch):
+            self._write("paused", 0, {"epoch": epoch, "reason": "no other trial needs the rest of it yet"})
             self._pause()
             return "stop"
         reason = self._broken(number, charged)
@@ -242,7 +254,6 @@ class Driver:
             self._write("stopped", number, {**charged, "by": "constraint", "reason": reason})
             self._end(number, Outcome(widths=charged))
             return "stop"
-        verdict = self._stopper.heard(number, int(metrics["epoch"]), charged)
         if verdict == "stop":
             self._write("stopped", number, {**charged, "by": "rank", "reason": "others at its rung are ahead"})
             self._leave(number)

@@ -1,12 +1,13 @@
 """The decision core without Ray: who waits for the baseline, what a resumed search does, when it is over."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.driver import Assignment, Driver
+from search.driver import Assignment, Driver, Log
 from spaces.errors import UserError
 from spaces.plan import Plan
 from spaces.study import Study
@@ -17,7 +18,7 @@ from tracking.log import EventLog
 ONE_TRUNK = "train.learning_rate=0.1"  # every plan shares the baseline's training up to its first event
 
 
-def driver_of(study: Study, log: EventLog, **more: Any) -> Driver:
+def driver_of(study: Study, log: Log, **more: Any) -> Driver:
     driver = Driver(study, log, **{"outlook": StandInOutlook(), "trials": study.budget.trials + 1, **more})
     driver.open()
     return driver
@@ -317,3 +318,30 @@ def test_a_search_with_rungs_that_is_resumed_again_and_again_decides_what_an_und
     while one := run_all(driver_of(study, log), until=1):
         runs += one
     assert runs == expected
+
+
+class Cut:
+    """A log that ends after so many facts, as that of a search that was killed does."""
+
+    def __init__(self, events: tuple[Event, ...]) -> None:
+        self._events = list(events)
+
+    def append(self, event: Event) -> bool:
+        self._events.append(event)
+        return True
+
+    def events(self) -> tuple[Event, ...]:
+        return tuple(self._events)
+
+
+def test_wherever_a_search_with_rungs_is_cut_off_it_goes_on_as_if_it_were_not(tmp_path: Path, log: EventLog) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK, *RUNGS, "budget.trials=8")
+    run_all(driver_of(study, log))
+    whole = log.events()
+    ends = [(event.kind, event.trial) for event in whole if event.kind in ("stopped", "finished", "paused")]
+    moments = [place for place, event in enumerate(whole, 1) if whole[place - 1 : place + 1][-1].kind != "reported"]
+    for moment in sorted({*moments, *random.Random(0).sample(range(1, len(whole)), 20)}):
+        cut = Cut(whole[:moment])
+        run_all(driver_of(study, cut))
+        found = [(event.kind, event.trial) for event in cut.events() if event.kind in ("stopped", "finished", "paused")]
+        assert found == ends, f"cut after {moment} facts"
