@@ -11,9 +11,7 @@ from search.sampling.encoding import Array, Params
 from search.sampling.gain import normal_cdf
 from search.sampling.surrogate import Prior, Surrogate
 
-FLOOR = (
-    0.5  # a cost is at least this share of the median one: a trial is worth something by itself, there are only so many
-)
+SLOT = 0.5  # what a trial costs beside its own cost, in median costs: trials are few too, so none is nearly free
 
 
 class Prices:
@@ -39,7 +37,7 @@ class Prices:
         """Prices of proposals that nobody asked about; dearer, where they may turn out impossible."""
         possible = np.isfinite(self._costs)
         if self._cost is None or not possible.any():
-            return np.ones(len(features))
+            return self._divisors(np.ones(len(features)))
         logs = np.log(self._divisors(self._costs[possible]))
         kernel = self._prior.kernel()
         prices: Array = np.exp(Surrogate(kernel, self._features[possible], logs).predict(features)[0])
@@ -50,6 +48,6 @@ class Prices:
 
     def _divisors(self, costs: Array) -> Array:
         possible = self._costs[np.isfinite(self._costs)]
-        floor = FLOOR * float(np.median(possible)) if len(possible) else 0.0
-        divisors: Array = np.maximum(costs, floor if floor > 0.0 else 1e-300) ** self._haste
+        slot = SLOT * float(np.median(possible)) if len(possible) else 0.0
+        divisors: Array = np.maximum(costs + slot, 1e-300) ** self._haste
         return divisors
