@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from search.driver import Assignment, Driver
+from search.places import places_of
 from search.ray_backend import RETRIES as RETRIES_ON_RAY
 from search.record import Record, beside
 from search.recording import record_study
-from search.runner import home_of, run_search, torch_workload
+from search.runner import run_search, torch_workload
 from search.simulated_run import Attempt, OwnShelf, SharedShelf
 from search.simulated_workers import Clock, Conditions
 from search.simulation import RecordOutlook, simulate
@@ -129,7 +130,7 @@ def test_a_simulated_search_is_the_search_on_ray(small: Study) -> None:
     outlook = RecordOutlook(record)
     simulate(small, record, Conditions(), outlook=outlook, trials=trials, clock=Clock(), heard=[heard.append])
     looked_up = [event for event in heard if event.trial is not None]
-    trained = [event for event in read_events(home_of(small)) if event.trial is not None]
+    trained = [event for event in read_events(places_of(small).home) if event.trial is not None]
     assert [decided(event) for event in looked_up] == [decided(event) for event in trained]
     for one, other in zip(looked_up, trained, strict=True):
         for name in {"accuracy", "loss", "keep_macs"} & one.body.keys():
