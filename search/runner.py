@@ -3,7 +3,7 @@
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from rich.console import Console
 
+from search.agreement import Agreement
 from search.cluster import connected
 from search.driver import Driver, Outlook
 from search.keeper import Keeper
@@ -76,6 +77,7 @@ class Ending:
     board: Scoreboard
     was_interrupted: bool
     why_ended: str | None  # why fewer trials ran than asked for; None where all did
+    agreements: Sequence[Agreement] = ()  # how well rungs foretold the end
 
 
 def run_search(
@@ -132,7 +134,7 @@ def run_search(
         if not driver.is_over:
             was_interrupted = _run(driver, study, workload, places, address, progress, is_wanted)
         driver.close("interrupted" if was_interrupted else "budget spent")
-    return Ending(board, was_interrupted, driver.why_ended)
+    return Ending(board, was_interrupted, driver.why_ended, driver.agreements)
 
 
 def _run(

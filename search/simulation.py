@@ -19,6 +19,7 @@ class RecordOutlook:
     def __init__(self, source: Laps) -> None:
         self._source = source
         self._steps: dict[str, Step] = {}  # one object for all plans that pass it
+        self._paths: dict[str, Path] = {}  # samplers ask again and again
 
     def check(self, study: Study) -> None:
         """Raises UserError where a plan of the study is not known."""
@@ -30,11 +31,13 @@ class RecordOutlook:
 
     def path(self, plan: Plan) -> Path:
         """The boundaries that the plan passed."""
-        steps = self._steps
-        return tuple(
-            steps.get(lap.key) or steps.setdefault(lap.key, Step(lap.key, lap.epochs, lap.events, lap.macs))
-            for lap in self._source.laps(plan)
-        )
+        name, steps = plan.hash, self._steps
+        if name not in self._paths:
+            self._paths[name] = tuple(
+                steps.get(lap.key) or steps.setdefault(lap.key, Step(lap.key, lap.epochs, lap.events, lap.macs))
+                for lap in self._source.laps(plan)
+            )
+        return self._paths[name]
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,50 @@ def test_a_missing_segment_is_noticed(tmp_path: Path) -> None:
         EventLog.open(tmp_path)
 
 
+def test_a_segment_missing_among_others_is_named_and_nothing_is_changed(tmp_path: Path) -> None:
+    write(tmp_path, *(reported(1, epoch) for epoch in range(14)))
+    segments = tmp_path / "events"
+    (segments / "000001.jsonl").rename(tmp_path / "elsewhere")
+    before = {path.name: path.read_bytes() for path in segments.glob("*.jsonl")}
+    with pytest.raises(UserError, match=r"000001\.jsonl: this sealed part of the event log is missing, and 000002"):
+        EventLog.open(tmp_path)
+    assert {path.name: path.read_bytes() for path in segments.glob("*.jsonl")} == before
+    (tmp_path / "elsewhere").rename(segments / "000001.jsonl")
+    assert len(read_events(tmp_path)) == 14
+
+
+FILLS_THE_DISK = """
+import resource, sys
+from pathlib import Path
+from spaces.errors import UserError
+from tests.test_event_log import reported
+from tracking.log import EventLog
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+log = EventLog.open(Path(sys.argv[1]))
+told = 0
+try:
+    while True:
+        log.append(reported(1, told))
+        told += 1
+except UserError as error:
+    print(told)
+    print(error)
+log.close()
+"""
+
+
+def test_a_fact_that_finds_no_room_is_refused_whole_and_those_before_it_stay(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FILLS_THE_DISK, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    told, error = done.stdout.splitlines()
+    tail = tmp_path / "events" / "tail.jsonl"
+    assert error == f"{tail}: cannot write the event log: File too large; --resume goes on"
+    with EventLog.open(tmp_path) as log:
+        assert log.warnings == (), "not even half a line is left"
+        assert log.events() == tuple(reported(1, epoch) for epoch in range(int(told)))
+        assert log.append(reported(1, int(told)))
+
+
 def test_dying_between_the_seal_and_the_new_tail_doubles_nothing(tmp_path: Path) -> None:
     events = [Event("opened", body={"n": n}) for n in range(3)]
     write(tmp_path, *events)

@@ -125,7 +125,7 @@ def test_a_finding_leaves_the_trial_its_restart_point(tmp_path: Path) -> None:
     findings = Findings(store, "place")
     findings.keep("question", Finding({"a": 1.0}, 7))
     assert findings.recall("question") is not None
-    assert [lease.name for lease in (tmp_path / "leases").iterdir()] == held
+    assert held[0] in {lease.name for lease in (tmp_path / "leases").iterdir()}
 
 
 def test_without_a_store_nothing_is_known() -> None:

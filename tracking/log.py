@@ -1,7 +1,7 @@
 """The event log: one study's facts in order, on disk before anything else hears of them; the one source of truth.
 
 home/events/000000.jsonl, 000001.jsonl ...   sealed segments, never written again (object stores cannot append)
-home/events/tail.jsonl                       what came after the last seal; every line is fsynced
+home/events/tail.jsonl                       what came after the last seal; every decision and every end is fsynced
 home/events/lock, writer.json                one writer at a time, and who it is
 
 A line is an event and its number. A last line that is not whole was being written when its writer died, and is
@@ -26,6 +26,8 @@ from tracking.mirror import Mirror
 from tracking.segments import line_of, lines_of, recover, segment_of, segment_path, tail_path, write_durably
 
 SEGMENT = 512  # events per sealed segment
+PASSING = frozenset({"started", "reported"})
+"""Facts that a killed process leaves behind, but that a power cut may take with it: their trials repeat them."""
 UNCOPIED = 600.0  # seconds after which a copied log seals what there is
 
 
@@ -88,14 +90,14 @@ class EventLog:
             raise
 
     def append(self, event: Event) -> bool:
-        """Write a fact down; it is on disk when this returns. False: it was there already.
+        """Write a fact down; False: it was there already. On disk when this returns, unless it is a passing one.
 
         Raises UserError where it cannot be written; what was written before stays as it is.
         """
         identity = identity_of(event)
         if identity is not None and identity in self._known:
             return False
-        self._write(line_of(event, len(self._events)))
+        self._write(line_of(event, len(self._events)), sync=event.kind not in PASSING)
         self._events.append(event)
         if identity is not None:
             self._known.add(identity)
@@ -127,14 +129,15 @@ class EventLog:
     ) -> None:
         self.close()
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, line: bytes, *, sync: bool) -> None:
         """To the end of the tail: all of it, or an error and none of it."""
         end = self._tail.tell()
         try:
             written = 0
             while written < len(line):
                 written += self._tail.write(line[written:]) or 0
-            os.fsync(self._tail.fileno())
+            if sync:
+                os.fsync(self._tail.fileno())
         except OSError as error:
             with suppress(OSError):
                 self._tail.truncate(end)

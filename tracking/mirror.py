@@ -82,7 +82,7 @@ class Mirror:
         names = f"{restored[0]:06d}.jsonl ... {restored[-1]:06d}.jsonl"
         warning = f"{folder}: restored {names if len(restored) > 1 else names[:12]} from {self._address}"
         if was_empty:
-            warning += "; facts that were not copied there, at most the last ten minutes of a search, are lost"
+            warning += "; of a search that was cut off, facts that were not copied there (ten minutes at most) are lost"
         return (warning,)
 
     def push(self, segment: Path) -> None:

@@ -113,17 +113,16 @@ class RayAsha(RayOptuna):
 
     name = "Ray Tune + OptunaSearch (TPE) + ASHA on accuracy"
 
-    def __init__(self, study: Study, *, seed: int, grace_period: int | None = None) -> None:
-        """`grace_period`: epochs before the first rung. Ray's default is 1; by default half of the epochs, which is
-        kinder: before it many networks are not pruned yet, and say nothing of what becomes of them.
+    def __init__(self, study: Study, *, seed: int, grace_period: int = 1) -> None:
+        """`grace_period`: epochs before the first rung. Ray's default, 1, unless it is given: on the recorded grid it
+        finds more for the same training MACs than half of the epochs or three quarters.
         """
         from ray.tune.schedulers import AsyncHyperBandScheduler
 
         super().__init__(study, seed=seed)
         epochs = longest(study)
-        grace = max(1, epochs // 2) if grace_period is None else grace_period
         self._scheduler: Any = AsyncHyperBandScheduler(
-            time_attr="epoch", metric="accuracy", mode="max", max_t=epochs, grace_period=grace
+            time_attr="epoch", metric="accuracy", mode="max", max_t=epochs, grace_period=grace_period
         )
         self._numpy = _OwnNumpy(seed)
         self._trials: dict[int, SimpleNamespace] = {}
@@ -159,7 +158,8 @@ class SyneTuneMoasha:
     name = "Syne Tune (multi-objective ASHA)"
 
     def __init__(self, study: Study, *, seed: int, grace_period: int | None = None) -> None:
-        """`grace_period`: as for `RayAsha`. It minimises everything, so what is to be large is told negated.
+        """`grace_period`: epochs before the first rung, by default half of them. Its own default, 1, would compare
+        networks before any is pruned: all alike, and nearly all stopped. What is to be large is told negated.
 
         Raises UserError where syne-tune is not installed.
         """

@@ -65,7 +65,7 @@ def searched(
         mode=mode,
         address=address,
     )
-    print_summary(console, ending.board, why_ended=ending.why_ended)
+    print_summary(console, ending.board, why_ended=ending.why_ended, agreements=ending.agreements)
     click.echo(f"MLflow: experiment '{experiment}' in {uri}")
     return ending
 

@@ -14,10 +14,10 @@ HEAD = f"{'epoch':>5}  {'accuracy':>8}  {'loss':>8}  {'rate':>9}  {'keep_macs':>
 @click.command()
 @click.argument("plan", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a value of the plan.")
-@click.option("--store", type=click.Path(path_type=Path), help="Stage store to start from and to save boundaries in.")
+@click.option("--store", help="Stage store to start from and to save boundaries in: a folder or an address.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:N].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per epoch.")
-def command(plan: Path, overrides: tuple[str, ...], store: Path | None, device: str, as_json: bool) -> None:
+def command(plan: Path, overrides: tuple[str, ...], store: str | None, device: str, as_json: bool) -> None:
     """Run the trial of PLAN, a YAML or JSON file with every choice made.
 
     With --store, a run that was interrupted goes on from its last saved boundary.

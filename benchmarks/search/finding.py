@@ -1,0 +1,116 @@
+"""How much training it takes to find what others find: the races as figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from benchmarks.figures import Figure, Target, spread
+from benchmarks.report import RESULTS
+from benchmarks.search.ours import OURS
+from benchmarks.search.plot import save_plot
+from benchmarks.search.races import PLAIN, Course, Race, by_way, middle, races, shares
+from search.driver import Outlook
+from search.record import Laps, Record, beside
+from search.simulation import RecordOutlook
+from spaces.study import Study
+
+SPACES = Path(__file__).parents[2] / "spaces"
+GRID = SPACES / "digits_grid.yaml"
+
+
+def recorded(study: Study) -> tuple[Laps, Outlook]:
+    """The record beside the study's file."""
+    record = Record.load(beside(study.file))
+    record.check(study)
+    return record, RecordOutlook(record)
+
+
+def grid_course(*, quick: bool) -> Course:
+    """All strategies on the full factorial space."""
+    return Course(GRID, (), recorded, trials=60 if quick else 100, seeds=4 if quick else 20)
+
+
+def grid_figures(*, quick: bool, processes: int) -> list[Figure]:
+    """On the recorded grid, one worker: every opponent, ours, and ours with one part left out or put in."""
+    course = grid_course(quick=quick)
+    found = by_way(races(course, processes=processes))
+    if not quick:
+        drawn = {name: found[name] for name in (OURS.name, "ours without sharing", *_opponents(found))}
+        save_plot(RESULTS / "search.svg", f"{course.trials} trials each, {course.seeds} seeds, one worker", drawn)
+    where = f"recorded grid, {course.trials} trials, {course.seeds} seeds, 1 worker"
+    return [*against(found, where), *parts(found, where), _reuse(found, where)]
+
+
+def against(found: Mapping[str, Sequence[Race]], where: str) -> list[Figure]:
+    """Training MACs of ours over those of each opponent, to the hypervolume that the opponent ended with."""
+    ours = found[OURS.name]
+    each = {name: shares(ours, found[name]) for name in _opponents(found)}
+    figures = [
+        _share(f"training MACs to the final hypervolume of {PLAIN}", each.pop(PLAIN), Target("at most", 0.2), where)
+    ]
+    if each:
+        hardest = max(each, key=lambda name: middle(each[name]))
+        target = Target("at most", round(1 / 3, 3))
+        figures.append(_share(f"the same against the best other: {hardest}", each.pop(hardest), target, where))
+    return figures + [_share(f"the same against {name}", values, None, where) for name, values in each.items()]
+
+
+def parts(found: Mapping[str, Sequence[Race]], where: str) -> list[Figure]:
+    """What each part is worth: training MACs without it, or with it, over those of ours; to the plain search's end."""
+    figures = []
+    for name, theirs in found.items():
+        if not name.startswith("ours "):
+            continue
+        levels = [race.final for race in found[PLAIN]]
+        ours = found[OURS.name]
+        ratios = [b.macs_to(level) / a.macs_to(level) for a, b, level in zip(ours, theirs, levels, strict=True)]
+        ends = [b.final / a.final for a, b in zip(ours, theirs, strict=True)]
+        how = f"{_told(ratios)}; its final hypervolume over ours: {spread(ends).middle:.3f}; {where}"
+        figures.append(Figure(f"{name}: its training MACs over ours", middle(ratios), "x", how))
+    return figures
+
+
+def scaled_figures(*, quick: bool, processes: int) -> list[Figure]:
+    """The same search with more workers: nobody may pay for shared stages with waiting."""
+    figures = []
+    for workers, target in ((1, 1.0), (8, round(1 / 3, 3)), (64, 1.0)):
+        course = replace(grid_course(quick=quick), workers=workers, seeds=3 if quick else 10)
+        found = by_way(races(course, opponents=(PLAIN,), ways=(OURS,), processes=processes))
+        pairs = list(zip(found[OURS.name], found[PLAIN], strict=True))
+        ratios = [one.seconds_to(other.final) / other.seconds_to(other.final) for one, other in pairs]
+        where = f"recorded grid, {course.trials} trials, {course.seeds} seeds, {workers} workers"
+        figures.append(
+            Figure(
+                f"wall time and worker-seconds to the final hypervolume of {PLAIN}, {workers} workers",
+                middle(ratios),
+                "x",
+                f"{_told(ratios)}; virtual time, idle workers charged, so that both are in one proportion; {where}",
+                Target("at most", target),
+            )
+        )
+    return figures
+
+
+def _opponents(found: Mapping[str, Sequence[Race]]) -> list[str]:
+    return [name for name in found if not name.startswith("ours")]
+
+
+def _share(figure: str, ratios: Sequence[float], target: Target | None, where: str) -> Figure:
+    return Figure(figure, middle(ratios), "x", f"{_told(ratios)}; {where}", target)
+
+
+def _reuse(found: Mapping[str, Sequence[Race]], where: str) -> Figure:
+    reuse = [race.reuse for race in found[OURS.name]]
+    how = f"{spread(reuse)}; {where}; the same trials, every boundary computed once"
+    return Figure(
+        "training MACs executed over the lowest possible", spread(reuse).middle, "x", how, Target("at most", 1.05)
+    )
+
+
+def _told(ratios: Sequence[float]) -> str:
+    never = sum(ratio == float("inf") for ratio in ratios)
+    told = str(spread(ratios))
+    return f"{told}; {never} of {len(ratios)} seeds never got there" if never else told
+
+
+__all__ = ["against", "grid_figures", "parts", "recorded", "scaled_figures"]

@@ -1,0 +1,58 @@
+"""Our own search in virtual time, whole and with one part left out at a time."""
+
+from dataclasses import dataclass
+
+from search.driver import Driver, Outlook
+from search.record import Laps
+from search.simulated_run import OwnShelf, SharedShelf, Shelf
+from search.simulated_workers import Clock, Conditions
+from search.simulator import Result, Simulator
+from search.stages import Path, Step
+from spaces.plan import Plan
+from spaces.study import Study
+from tracking.memory import MemoryLog
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to search: what it changes in a study, and whether trials find each other's boundaries."""
+
+    name: str
+    overrides: tuple[str, ...] = ()
+    stages: str = "shared"  # or "own"
+
+
+GAIN = "budget.sampler=gain"
+OURS = Way("ours", (GAIN,))
+WAYS = (
+    OURS,
+    Way("ours without sharing", (GAIN,), "own"),
+    Way("ours without a model (TPE proposes)", ("budget.sampler=tpe",)),
+    Way("ours blind to cost", (GAIN, "budget.haste=0")),
+    Way("ours with stopping", (GAIN, "stopper.name=front")),
+)
+
+
+class OwnStages:
+    """An outlook that sees no boundary of one plan in another."""
+
+    def __init__(self, outlook: Outlook) -> None:
+        self._outlook = outlook
+        self.check, self.problem = outlook.check, outlook.problem
+
+    def path(self, plan: Plan) -> Path:
+        """The way, under keys that are the plan's alone."""
+        return tuple(Step(f"{plan.hash} {s.key}", s.epochs, s.events, s.macs) for s in self._outlook.path(plan))
+
+
+def run_ours(
+    study: Study, way: Way, source: Laps, outlook: Outlook, *, trials: int, conditions: Conditions
+) -> tuple[Result, Driver]:
+    """Search `study`, which has the overrides of the way, with `trials` pruned trials beside the dense baseline, which is charged as well."""
+    clock = Clock()
+    shelf: Shelf = SharedShelf()
+    if way.stages == "own":
+        outlook, shelf = OwnStages(outlook), OwnShelf()
+    driver = Driver(study, MemoryLog(), outlook=outlook, trials=trials + 1, clock=clock)
+    driver.open()
+    return Simulator(driver, source, conditions, clock=clock, shelf=shelf).run(), driver
