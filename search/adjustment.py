@@ -4,6 +4,9 @@ It asks nobody and draws nothing: what a trial measured decides the next one, so
 the study's own widths and sets the MACs. Does NOT cover the numbers (`search.widths`).
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from search.proposer import Outcome, Proposal
 from search.widths import Measured, Widths, moved, rescaled
 from spaces.plan import Plan
@@ -40,6 +43,9 @@ class AdjustmentProposer:
     def repeat(self, proposal: Proposal) -> Proposal:
         """Take up a proposal that was made before, as a log tells it: how it ended is all that counts."""
         return proposal
+
+    def learn(self, choices: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Nothing: no choice is made here."""
 
     def tell(self, number: int, outcome: Outcome) -> None:
         """How proposal `number` ended."""

@@ -18,6 +18,7 @@ from search.proposer import Outcome, PassedOver, Proposal, Proposer
 from search.stages import Path, Stages, shared
 from search.stopper import Verdict, stopper_of
 from search.trunk import forks_of
+from search.warm import Warmth
 from spaces.errors import UserError
 from spaces.metrics import METRICS
 from spaces.plan import Plan
@@ -95,6 +96,7 @@ class Driver:
         self._trunk = outlook.path(study.baseline())
         self._stages, self._accounts = Stages(), Accounts()
         self._plans: list[Plan] = []  # by number
+        self._hashes: list[str] = []  # of the plans: every event has one
         self._paths: dict[int, Path] = {}  # of trials that are not over
         self._rungs: dict[int, frozenset[int]] = {}  # epochs after which a trial is judged
         self._over: set[int] = set()
@@ -107,8 +109,11 @@ class Driver:
         self._overtime: str | None = None  # why no trial is begun any more
         self._used_up: str | None = None  # why no trial is proposed any more
 
-    def open(self) -> None:
-        """Rebuild from the log, then write down that this search begins or goes on."""
+    def open(self, *, warmth: Warmth | None = None) -> None:
+        """Rebuild from the log, then write down that this search begins or goes on.
+
+        `warmth`: what another search found; once is enough.
+        """
         past = self._log.events()
         opened = next((event for event in past if event.kind == "opened"), None)
         if opened is not None and opened.body["fingerprint"] != self._study.fingerprint:
@@ -133,6 +138,12 @@ class Driver:
         if self._study.budget.minutes is not None:
             self._deadline = self._clock() + 60.0 * self._study.budget.minutes
         self._write("opened", body=self._opening())
+        if warmth is not None and self._write("warmed", body=warmth.to_json()):
+            self._learn(warmth.to_json()["trials"])
+
+    def _learn(self, trials: Iterable[Mapping[str, Any]]) -> None:
+        for trial in trials:
+            self._proposer.learn(trial["choices"], trial["metrics"])
 
     def close(self, reason: Literal["budget spent", "interrupted"]) -> None:
         """Write down that no more trials follow in this run of the search."""
@@ -176,6 +187,7 @@ class Driver:
 
     def _take(self, number: int, plan: Plan) -> None:
         self._plans.append(plan)
+        self._hashes.append(plan.hash)
         self._paths[number] = self._outlook.path(plan)
         self._rungs[number] = self._stopper.enter(number, plan, self._paths[number])
 
@@ -324,15 +336,19 @@ class Driver:
 
     # ---- the log ----------------------------------------------------------------------------------------------------
 
-    def _write(self, kind: Kind, number: int | None = None, body: Mapping[str, Any] | None = None) -> None:
-        plan = None if number is None else self._plans[number]
-        event = Event(kind, number, None if plan is None else plan.hash, dict(body or {}))
-        if self._log.append(event):  # a retry repeats epochs that were reported before
+    def _write(self, kind: Kind, number: int | None = None, body: Mapping[str, Any] | None = None) -> bool:
+        """Whether the fact is new."""
+        event = Event(kind, number, None if number is None else self._hashes[number], dict(body or {}))
+        is_new = self._log.append(event)  # a retry repeats epochs that were reported before
+        if is_new:
             for listener in self._listeners:
                 listener(event)
+        return is_new
 
     def _recall(self, event: Event) -> None:
         """Take up one fact of an earlier run, exactly as if it happened now."""
+        if event.kind == "warmed":
+            self._learn(event.body["trials"])
         number = event.trial
         if number is None:
             return

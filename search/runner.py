@@ -19,6 +19,7 @@ from search.keeper import Keeper
 from search.places import Places, places_of
 from search.progress import Progress, progress_for
 from search.scoreboard import Scoreboard
+from search.warm import Warmth
 from spaces.errors import UserError
 from spaces.study import Study
 from tracking.events import Event
@@ -89,10 +90,11 @@ def run_search(
     trials: int,
     mode: Literal["new", "resume"],
     address: str | None = None,
+    warmth: Warmth | None = None,
 ) -> Ending:
     """Run `trials` pruned trials beside the baseline; what the log has already counts.
 
-    `mode`: "new" refuses a study that has trials, "resume" goes on with them.
+    `mode`: "new" refuses a study that has trials, "resume" goes on with them. `warmth`: what another search found.
     Raises UserError for what its reader can mend; Ctrl-C is no error.
     """
     places = places_of(study)
@@ -127,7 +129,7 @@ def run_search(
                     keeper.keep()
 
         driver = Driver(study, log, outlook=workload.outlook, trials=trials + 1, heard=[hear])
-        driver.open()
+        driver.open(warmth=warmth)
         board.begin()
         keeper.keep()
         was_interrupted = False
@@ -178,10 +180,10 @@ def _opened_log(places: Places) -> Iterator[EventLog]:
 
 
 def _is_over(log: EventLog, trials: int) -> bool:
-    """Whether the log has the end of every trial that is asked for."""
-    proposed = {event.trial for event in log.events() if event.kind == "proposed"}
-    ended = {event.trial for event in log.events() if event.kind in ("finished", "failed", "stopped")}
-    return proposed == ended and len(ended) >= trials
+    """Whether the log has the end of every trial that is asked for, and no rung could think better of one."""
+    last: dict[int, Event] = {event.trial: event for event in log.events() if event.trial is not None}
+    for_good = [e.kind in ("finished", "failed") or e.body.get("by") == "constraint" for e in last.values()]
+    return len(last) >= trials and all(for_good)
 
 
 class _Unsaved:

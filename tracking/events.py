@@ -4,7 +4,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["opened", "proposed", "started", "reported", "paused", "finished", "stopped", "failed", "closed"]
+Kind = Literal[
+    "opened", "warmed", "proposed", "started", "reported", "paused", "finished", "stopped", "failed", "closed"
+]
+    "opened", "warmed", "proposed", "started", "reported", "paused", "finished", "stopped", "failed", "closed"
+]
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,7 @@ class Event:
 
     body by kind:
       opened    {"study", "fingerprint", "objectives": {metric: "maximize" | "minimize"}, "constraints", "seed"}
+      warmed    {"source", "trials": [{"choices", "metrics"}]}: what another search found, for the sampler
       proposed  {"plan": the whole plan, "choices": {path: value} of what the study varies}
       started   {"attempt": from 1, "node": host name, "from_epoch": epochs inherited from a stored boundary,
                  "saves": epochs after which it saves its boundary for others}

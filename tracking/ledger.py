@@ -63,6 +63,7 @@ class Ledger:
         self.search: Run | None = None
         self.trials: dict[str, Run] = {}  # by plan hash
         self.front_is_due = False
+        self._choices: dict[str, dict[str, Any]] = {}  # by plan hash, of trials that have no run yet
 
     def hear(self, event: Event) -> None:
         """Take one event in."""
@@ -71,7 +72,9 @@ class Ledger:
             self._open(event)
         elif event.kind == "closed" and self.search is not None:
             self._close(event)
-        elif event.plan_hash is not None and event.kind != "proposed":
+        elif event.kind == "proposed" and event.plan_hash is not None:
+            self._choices[event.plan_hash] = event.body.get("choices") or {}
+        elif event.plan_hash is not None:
             run = self.trials.get(event.plan_hash) or self._new_trial(event.plan_hash, event)
             if run.over_since is None or _milliseconds(event) > run.over_since:
                 self._hear_of_trial(run, event)
@@ -115,6 +118,9 @@ class Ledger:
         kind = "baseline" if trial == 0 else "trial"
         run.tags = {f"{TAG}kind": kind, f"{TAG}trial": str(trial)}
         run.params = flat_params(plan)
+        choices = json.dumps(self._choices.pop(plan_hash, {}), separators=(",", ":"))
+        if 2 < len(choices) <= LONGEST_TAG:
+            run.tags[f"{TAG}choices"] = choices
         written = json.dumps(plan, separators=(",", ":"))
         if len(written) <= LONGEST_TAG:
             run.tags[f"{TAG}plan"] = written

@@ -176,6 +176,8 @@ def identity_of(event: Event) -> tuple[object, ...] | None:
     match event.kind:
         case "opened" | "closed":
             return None
+        case "warmed":
+            return (event.kind, event.body.get("source"))
         case "started":
             return (event.kind, event.trial, event.body.get("attempt"))
         case "reported" | "failed" | "paused" | "stopped":

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,26 @@ def read_front(uri: str, experiment: str) -> Front:
         objectives=objectives,
         search_run_id=search.info.run_id,
     )
+
+
+@dataclass(frozen=True)
+class Told:
+    """A finished trial as a sampler learns of it: the value of every parameter that varied, and its metrics."""
+
+    choices: Mapping[str, Any]
+    metrics: Mapping[str, float]
+
+
+def read_told(uri: str, experiment: str) -> list[Told]:
+    """The finished trials of the newest search in an experiment. Raises UserError as `read_front` does."""
+    client = readable(uri)
+    with in_our_voice(uri):
+        experiment_id = _experiment_id(client, uri, experiment)
+        search = _newest_search(client, uri, experiment, experiment_id)
+        runs = _children(client, experiment_id, search.info.run_id)
+    finished = [run for run in runs if run.data.tags.get(f"{TAG}outcome") == "finished"]
+    choices = [json.loads(run.data.tags.get(f"{TAG}choices", "{}")) for run in finished]
+    return [Told(chosen, run.data.metrics) for chosen, run in zip(choices, finished, strict=True) if chosen]
 
 
 def read_point(uri: str, run_id: str) -> Point:

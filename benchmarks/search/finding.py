@@ -1,21 +1,28 @@
 """How much training it takes to find what others find: the races as figures."""
 
+import atexit
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from benchmarks.figures import Figure, Target, spread
 from benchmarks.report import RESULTS
-from benchmarks.search.ours import OURS
+from benchmarks.search.ours import GUIDED, OURS, WAYS
 from benchmarks.search.plot import save_plot
 from benchmarks.search.races import PLAIN, Course, Race, by_way, middle, races, shares
 from search.driver import Outlook
+from search.outlook import TorchOutlook
 from search.record import Laps, Record, beside
 from search.simulation import RecordOutlook
+from search.trained import TrainedRecord
 from spaces.study import Study
 
 SPACES = Path(__file__).parents[2] / "spaces"
 GRID = SPACES / "digits_grid.yaml"
+CLOTHES = Path(__file__).with_name("clothes.yaml")
 
 
 def recorded(study: Study) -> tuple[Laps, Outlook]:
@@ -23,6 +30,14 @@ def recorded(study: Study) -> tuple[Laps, Outlook]:
     record = Record.load(beside(study.file))
     record.check(study)
     return record, RecordOutlook(record)
+
+
+def trained(study: Study) -> tuple[Laps, Outlook]:
+    """Plans trained when they are asked for, in a folder that goes with the process; foreseen as a real search does."""
+    torch.set_num_threads(1)
+    folder = tempfile.TemporaryDirectory(prefix="prunefront-races-")
+    atexit.register(folder.cleanup)
+    return TrainedRecord(Path(folder.name)), TorchOutlook()
 
 
 def grid_course(*, quick: bool) -> Course:
@@ -39,6 +54,31 @@ def grid_figures(*, quick: bool, processes: int) -> list[Figure]:
         save_plot(RESULTS / "search.svg", f"{course.trials} trials each, {course.seeds} seeds, one worker", drawn)
     where = f"recorded grid, {course.trials} trials, {course.seeds} seeds, 1 worker"
     return [*against(found, where), *parts(found, where), _reuse(found, where)]
+
+
+def digits_figures(*, quick: bool, processes: int) -> list[Figure]:
+    """On digits, with real training: every opponent, ours, and ours with guidance by FLOPs utilization ratios."""
+    course = Course(SPACES / "digits.yaml", (), trained, trials=12 if quick else 24, seeds=2 if quick else 5)
+    found = by_way(races(course, ways=(*WAYS, GUIDED), processes=processes))
+    where = f"real training on digits, {course.trials} trials, {course.seeds} seeds, 1 worker"
+    return [*against(found, where), *parts(found, where)]
+
+
+def clothes_figures(*, quick: bool, processes: int, data: Path | None) -> list[Figure]:
+    """On Fashion-MNIST at 14x14, 2,000 images, with real training: the plain search and ours."""
+    if data is None:
+        how = "needs Fashion-MNIST: --data ROOT, the folder that has FashionMNIST/raw"
+        return [
+            Figure(
+                f"training MACs to the final hypervolume of {PLAIN}, clothes", None, "x", how, Target("at most", 0.2)
+            )
+        ]
+    overrides = (f"data.root={data}",)
+    course = Course(CLOTHES, overrides, trained, trials=8 if quick else 24, seeds=1 if quick else 3)
+    found = by_way(races(course, opponents=(PLAIN,), ways=(OURS,), processes=processes))
+    return against(
+        found, f"real training on Fashion-MNIST 14x14, {course.trials} trials, {course.seeds} seeds, 1 worker"
+    )
 
 
 def against(found: Mapping[str, Sequence[Race]], where: str) -> list[Figure]:
@@ -111,6 +151,3 @@ def _told(ratios: Sequence[float]) -> str:
     never = sum(ratio == float("inf") for ratio in ratios)
     told = str(spread(ratios))
     return f"{told}; {never} of {len(ratios)} seeds never got there" if never else told
-
-
-__all__ = ["against", "grid_figures", "parts", "recorded", "scaled_figures"]

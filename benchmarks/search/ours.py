@@ -31,6 +31,12 @@ WAYS = (
     Way("ours blind to cost", (GAIN, "budget.haste=0")),
     Way("ours with stopping", (GAIN, "stopper.name=front")),
 )
+KEEPS = "keeps: {from: 0.4, to: 1.0, size: 4}"
+FUR = f"{{name: fur, strength: {{from: 0.0, to: 1.0}}, reprobe: 1.0, {KEEPS}}}"
+GUIDED = Way(
+    "ours guided by utilization ratios",
+    (GAIN, f"prune.allocation={{choices: [global, uniform, {{name: given, {KEEPS}}}, {FUR}]}}"),
+)
 
 
 class OwnStages:
@@ -48,7 +54,10 @@ class OwnStages:
 def run_ours(
     study: Study, way: Way, source: Laps, outlook: Outlook, *, trials: int, conditions: Conditions
 ) -> tuple[Result, Driver]:
-    """Search `study`, which has the overrides of the way, with `trials` pruned trials beside the dense baseline, which is charged as well."""
+    """Search with `trials` pruned trials beside the dense baseline, which is charged as well.
+
+    `study` has the overrides of the way.
+    """
     clock = Clock()
     shelf: Shelf = SharedShelf()
     if way.stages == "own":

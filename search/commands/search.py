@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a value of the study.")
 @click.option("--address", metavar="ADDRESS", help="A running Ray cluster: auto, or HOST:PORT. Default: this machine.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server or store; default: the study's.")
+@click.option(
+    "--warm-start", metavar="SEARCH", help="Learn from another search: its folder, runs/NAME, or its MLflow experiment."
+)
 def command(
     study: Path,
     trials: int | None,
@@ -25,6 +28,7 @@ def command(
     overrides: tuple[str, ...],
     address: str | None,
     tracking_uri: str | None,
+    warm_start: str | None,
 ) -> None:
     """Run the search of STUDY to a front in MLflow. Ctrl-C stops it; --resume goes on where it stopped."""
     from spaces.load import load_study
@@ -36,6 +40,7 @@ def command(
         mode="resume" if resume else "new",
         address=address,
         tracking_uri=tracking_uri,
+        warm_start=warm_start,
     )
     if ending.was_interrupted:
         click.echo(f"interrupted; to go on: {resume_line(study, trials, overrides, address, tracking_uri)}")
@@ -43,7 +48,13 @@ def command(
 
 
 def searched(
-    study: "Study", *, trials: int, mode: Literal["new", "resume"], address: str | None, tracking_uri: str | None
+    study: "Study",
+    *,
+    trials: int,
+    mode: Literal["new", "resume"],
+    address: str | None,
+    tracking_uri: str | None,
+    warm_start: str | None = None,
 ) -> "Ending":
     """Run a search, show it, and print what came of it."""
     from rich.console import Console
@@ -56,6 +67,12 @@ def searched(
     uri = tracking_uri or study.tracking.uri or default_uri(study.resources.storage)
     require_answer(uri)
     experiment = study.tracking.experiment or study.name
+    warmth = None
+    if warm_start is not None:
+        from search.warm import warmth_from
+
+        warmth = warmth_from(warm_start, study, uri=uri)
+        console.print(f"{len(warmth.trials)} of {warmth.seen} trials of '{warm_start}' are known to the sampler")
     ending = run_search(
         study,
         workload=torch_workload(),
@@ -64,6 +81,7 @@ def searched(
         trials=trials,
         mode=mode,
         address=address,
+        warmth=warmth,
     )
     print_summary(console, ending.board, why_ended=ending.why_ended, agreements=ending.agreements)
     click.echo(f"MLflow: experiment '{experiment}' in {uri}")
