@@ -7,8 +7,6 @@ from typing import Any, Literal
 Kind = Literal[
     "opened", "warmed", "proposed", "started", "reported", "paused", "finished", "stopped", "failed", "closed"
 ]
-    "opened", "warmed", "proposed", "started", "reported", "paused", "finished", "stopped", "failed", "closed"
-]
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,23 @@ from spaces.domains import Choices, Domain
 
 
 def distribution_of(domain: Domain) -> BaseDistribution:
-    """A parameter as Optuna sees it; a choice goes by its position, since Optuna knows no lists."""
+    """A parameter as Optuna sees it; a choice goes by its position, since Optuna knows no lists.
+
+    Three numbers or more that rise or fall are neighbours in that order, and no names.
+    """
     if isinstance(domain, Choices):
-        return CategoricalDistribution(tuple(range(len(domain.values))))
+        last = len(domain.values) - 1
+        return IntDistribution(0, last) if _in_order(domain) else CategoricalDistribution(tuple(range(last + 1)))
     if domain.whole:
         return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1))
     return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+
+
+def _in_order(domain: Choices) -> bool:
+    values = [v for v in domain.values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(values) < max(3, len(domain.values)):
+        return False
+    return values in (sorted(values), sorted(values, reverse=True))
 
 
 def to_optuna(domain: Domain, value: Any) -> Any:
