@@ -1,17 +1,20 @@
 """Expected gains against integrals and brute force, the surrogate against scikit-learn's Gaussian process."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 from scipy.optimize import check_grad
+from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from search.sampling.gain import area_gain, shortfall, staircase, tchebycheff, unbeaten
 from search.sampling.judge import fitting_count
-from search.sampling.surrogate import Kernel, Prior, Surrogate, _negative_likelihood
+from search.sampling.surrogate import Kernel, Prior, Surrogate, _negative_likelihood, _slopes
 
 REFERENCE = np.array([1.0, 1.0])
 unit = st.floats(0.0, 1.2)
@@ -110,9 +113,33 @@ def problem(count: int) -> tuple[np.ndarray, np.ndarray]:
     return features, values
 
 
-def test_the_surrogate_predicts_what_scikit_learns_does() -> None:
+LEADING = np.array([5])
+
+
+def covariance(relevance: np.ndarray, signal: float, trend: float, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """scikit-learn's Matérn kernel, and the trend term by term."""
+    near = signal * Matern(1 / np.sqrt(relevance), nu=2.5)(one, other)
+    products = [[a @ b + sum((a * a[k]) @ (b * b[k]) for k in LEADING) for b in other] for a in one]
+    return near + trend * np.array(products) / one.shape[1]
+
+
+def test_the_surrogate_predicts_what_the_textbook_formulas_do() -> None:
     features, values = problem(40)
-    kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), signal=1.4, noise=0.05)
+    kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), LEADING, signal=1.4, trend=0.7, noise=0.05)
+    seen, unseen = features[:30], features[30:]
+    cov = partial(covariance, kernel.relevance, kernel.signal, kernel.trend)
+    inverse = np.linalg.inv(cov(seen, seen) + kernel.noise * np.eye(30))
+    scaled = (values[:30] - values[:30].mean()) / values[:30].std()
+    expected_mean = values[:30].mean() + values[:30].std() * (cov(unseen, seen) @ inverse @ scaled)
+    explained = np.diag(cov(unseen, unseen) - cov(unseen, seen) @ inverse @ cov(seen, unseen))
+    mean, deviation = Surrogate(kernel, seen, values[:30]).predict(unseen)
+    assert mean == pytest.approx(expected_mean)
+    assert deviation == pytest.approx(values[:30].std() * np.sqrt(explained + kernel.noise))
+
+
+def test_without_a_trend_the_surrogate_predicts_what_scikit_learns_does() -> None:
+    features, values = problem(40)
+    kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), LEADING, signal=1.4, trend=0.0, noise=0.05)
     oracle = GaussianProcessRegressor(
         ConstantKernel(kernel.signal) * Matern(1 / np.sqrt(kernel.relevance), nu=2.5) + WhiteKernel(kernel.noise),
         optimizer=None,
@@ -124,19 +151,19 @@ def test_the_surrogate_predicts_what_scikit_learns_does() -> None:
     assert deviation == pytest.approx(expected_deviation)
 
 
-def test_the_likelihood_is_scikit_learns_and_its_slope_is_right() -> None:
+def test_the_likelihood_is_the_normal_distributions_and_its_slope_is_right() -> None:
     features, values = problem(20)
-    logs = np.array([0.3, -1.0, 0.5, 1.2, 0.2, -2.0])
-    relevance = np.exp(logs[:4])[AXES]
-    oracle = GaussianProcessRegressor(
-        ConstantKernel(np.exp(0.2)) * Matern(1 / np.sqrt(relevance), nu=2.5) + WhiteKernel(np.exp(-2.0)), optimizer=None
-    ).fit(features, values)
-    loss = _negative_likelihood(logs, features, values, AXES)[0]
+    logs = np.array([0.3, -1.0, 0.5, 1.2, 0.2, -0.4, -2.0])
+    whole = covariance(np.exp(logs[:4])[AXES], np.exp(0.2), np.exp(-0.4), features, features) + np.exp(-2.0) * np.eye(
+        20
+    )
+    slopes = _slopes(features, LEADING)
+    loss = _negative_likelihood(logs, features, values, AXES, slopes)[0]
     constant = 0.5 * len(values) * np.log(2 * np.pi)
-    assert loss + constant == pytest.approx(-oracle.log_marginal_likelihood_value_)
+    assert loss + constant == pytest.approx(-multivariate_normal(cov=whole).logpdf(values))
     wrong = check_grad(
-        lambda at: _negative_likelihood(at, features, values, AXES)[0],
-        lambda at: _negative_likelihood(at, features, values, AXES)[1],
+        lambda at: _negative_likelihood(at, features, values, AXES, slopes)[0],
+        lambda at: _negative_likelihood(at, features, values, AXES, slopes)[1],
         logs,
     )
     assert wrong < 1e-4

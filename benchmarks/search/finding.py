@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -96,17 +97,17 @@ def against(found: Mapping[str, Sequence[Race]], where: str) -> list[Figure]:
 
 
 def parts(found: Mapping[str, Sequence[Race]], where: str) -> list[Figure]:
-    """What each part is worth: training MACs without it, or with it, over those of ours; to the plain search's end."""
+    """What each part is worth: how ours does without it, or with it, by the plain search's training MACs."""
     figures = []
     for name, theirs in found.items():
-        if not name.startswith("ours "):
+        if not name.startswith("ours"):
             continue
-        levels = [race.final for race in found[PLAIN]]
-        ours = found[OURS.name]
-        ratios = [b.macs_to(level) / a.macs_to(level) for a, b, level in zip(ours, theirs, levels, strict=True)]
-        ends = [b.final / a.final for a, b in zip(ours, theirs, strict=True)]
-        how = f"{_told(ratios)}; its final hypervolume over ours: {spread(ends).middle:.3f}; {where}"
-        figures.append(Figure(f"{name}: its training MACs over ours", middle(ratios), "x", how))
+        ratios = shares(theirs, found[PLAIN])
+        ends = f"hypervolume in the end {fmean(race.final for race in theirs):.4f}"
+        plain = f"the plain search's {fmean(race.final for race in found[PLAIN]):.4f}"
+        spent = fmean(race.macs / other.macs for race, other in zip(theirs, found[PLAIN], strict=True))
+        how = f"{_told(ratios)}; {ends}, {plain}; all its trials cost {spent:.2f} of the plain search's; {where}"
+        figures.append(Figure(f"part by part: {name}", middle(ratios), "x of plain", how))
     return figures
 
 

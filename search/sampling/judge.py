@@ -17,6 +17,7 @@ from search.sampling.surrogate import Kernel, Prior, Surrogate, centre_and_scale
 REFIT_FROM, REFIT_GROWTH = 24, 1.2  # a kernel is fitted anew for each of so many trials, then for so many times more
 FITTED_ON = 128  # trials at most: more change a kernel less than they cost
 REMEMBERED = 16  # kernels
+BELOW = 0.3  # of the range that counts, under the best loss
 MARGIN = 0.1  # of the range of losses, by which the reference lies beyond the worst where none is given
 FAR = 1.0  # losses further beyond the reference than this times what lies between it and the best count as that far
 SAMPLES = 64  # of predictions, where the gain has no closed form
@@ -83,6 +84,8 @@ class Judge:
         self._reference = np.where(np.isnan(reference), own, reference)
         self._ceiling = self._reference + FAR * np.maximum(self._reference - low, 0.0)
         self._span = np.where(self._reference > low, self._reference - low, 1.0)
+        # Losses are modelled by how far they lie above this, in logarithms: what does badly also varies more.
+        self._origin = low - BELOW * np.maximum(self._span, 1e-9)
         self._surrogates: dict[int, Surrogate] = {}
         self._hurdles = self._hurdle_models()
         self._weights = rng.dirichlet(np.ones(view.objectives))
@@ -120,14 +123,16 @@ class Judge:
         for index in range(self._view.objectives):
             unknown = np.isnan(known[:, index])
             if unknown.any():
-                predicted = self._surrogate(index).predict(features[unknown])
-                mean[unknown, index], deviation[unknown, index] = predicted
+                middle, spread = self._surrogate(index).predict(features[unknown])
+                above = np.exp(middle + 0.5 * spread**2)  # of a lognormal
+                mean[unknown, index] = self._origin[index] + above
+                deviation[unknown, index] = above * np.sqrt(np.expm1(spread**2))
         return mean, deviation
 
     def _surrogate(self, index: int) -> Surrogate:
         if index not in self._surrogates:
             losses = np.minimum(self._told.losses[:, index], self._ceiling[index])
-            self._surrogates[index] = self._modelled(losses)
+            self._surrogates[index] = self._modelled(np.log(losses - self._origin[index]))
         return self._surrogates[index]
 
     def _hurdle_models(self) -> list[Surrogate]:

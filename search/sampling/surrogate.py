@@ -18,21 +18,33 @@ LENGTH, LENGTH_SPREAD = -0.5, 0.7  # of a setting's length scale, times the squa
 LEADING_LENGTH, LEADING_SPREAD = -0.3, 0.5  # of a leading axis' length scale
 NOISE, NOISE_SPREAD = math.log(0.2), 1.0  # of the unexplained variance, the whole being 1
 SIGNAL_SPREAD = 1.0  # of the explained variance, around 1
+TREND, TREND_SPREAD = 0.0, 1.0  # of the variance that a trend explains
 LEAST_NOISE = 1e-4
 STEPS = 40  # of L-BFGS, at most
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Matérn 5/2 with a length scale per axis: `relevance` [features] is 1 / length^2, of unit signal plus noise."""
+    """Matérn 5/2 with a length scale per axis, and a trend: `relevance` [features] is 1 / length^2.
+
+    The trend is linear in the features and in their products with the `leading` ones: what a setting is worth, and
+    how that changes with an objective that is known beforehand. It is learned from fewer trials than a surface is.
+    """
 
     relevance: Array
+    leading: NDArray[np.int64]  # features
     signal: float
+    trend: float
     noise: float
 
     def between(self, one: Array, other: Array) -> Array:
         """Covariance [n, m] of the explained part."""
-        return self.signal * _matern(_squared_distances(one, other, self.relevance))[0]
+        near = _matern(_squared_distances(one, other, self.relevance))[0]
+        return self.signal * near + self.trend * (_slopes(one, self.leading) @ _slopes(other, self.leading).T)
+
+    def variance(self, features: Array) -> Array:
+        """Of the explained part [n], before anything is measured."""
+        return self.signal + self.trend * (_slopes(features, self.leading) ** 2).sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -60,9 +72,10 @@ class Prior:
     def fitted(self, features: Array, values: Array) -> Kernel:
         """The most plausible kernel for values [n], centred and of variance about 1, at features [n, features]."""
         centre, spread = self._normal()
+        slopes = _slopes(features, self._leading_features)
 
         def loss(logs: Array) -> tuple[float, Array]:
-            value, slope = _negative_likelihood(logs, features, values, self.axis_of)
+            value, slope = _negative_likelihood(logs, features, values, self.axis_of, slopes)
             off = (logs - centre) / spread
             return value + 0.5 * float(off @ off), slope + off / spread
 
@@ -71,22 +84,30 @@ class Prior:
         return self._kernel(np.asarray(found.x))
 
     def _normal(self) -> tuple[Array, Array]:
-        """Of the logarithms of relevance [axes], signal and noise."""
+        """Of the logarithms of relevance [axes], signal, trend and noise."""
         lengths, spreads = self._lengths()
-        return np.append(-2.0 * lengths, [0.0, NOISE]), np.append(2.0 * spreads, [SIGNAL_SPREAD, NOISE_SPREAD])
+        means, deviations = [0.0, TREND, NOISE], [SIGNAL_SPREAD, TREND_SPREAD, NOISE_SPREAD]
+        return np.append(-2.0 * lengths, means), np.append(2.0 * spreads, deviations)
+
+    @property
+    def _leading_features(self) -> NDArray[np.int64]:
+        axes = int(self.axis_of.max()) + 1 if len(self.axis_of) else 0
+        return np.flatnonzero(self.axis_of >= axes - self.leading)
 
     def _kernel(self, logs: Array) -> Kernel:
-        return Kernel(np.exp(logs[:-2])[self.axis_of], float(np.exp(logs[-2])), float(np.exp(logs[-1])))
+        signal, trend, noise = (float(value) for value in np.exp(logs[-3:]))
+        return Kernel(np.exp(logs[:-3])[self.axis_of], self._leading_features, signal, trend, noise)
 
 
 def _negative_likelihood(
-    logs: Array, features: Array, values: Array, axis_of: NDArray[np.int64]
+    logs: Array, features: Array, values: Array, axis_of: NDArray[np.int64], slopes: Array
 ) -> tuple[float, Array]:
-    """Of the values, and its slope in the logarithms of relevance [axes], signal and noise."""
-    axes, count = len(logs) - 2, len(values)
-    relevance, signal, noise = np.exp(logs[:axes])[axis_of], np.exp(logs[-2]), np.exp(logs[-1])
+    """Of the values, and its slope in the logarithms of relevance [axes], signal, trend and noise."""
+    axes, count = len(logs) - 3, len(values)
+    relevance, (signal, trend, noise) = np.exp(logs[:axes])[axis_of], np.exp(logs[-3:])
     correlation, slope = _matern(_squared_distances(features, features, relevance))
-    covariance = signal * correlation
+    common = slopes @ slopes.T
+    covariance = signal * correlation + trend * common
     covariance[np.diag_indices(count)] += noise
     factor = cholesky(covariance, lower=True, check_finite=False)
     weights = cho_solve((factor, True), values, check_finite=False)
@@ -97,8 +118,15 @@ def _negative_likelihood(
     # sum_ij through_ij (f_i - f_j)^2 for each feature, without the n x n x features differences
     per_feature = 2.0 * (through.sum(axis=1) @ features**2 - np.einsum("ij,ij->j", features, through @ features))
     per_axis = np.bincount(axis_of, weights=per_feature * relevance, minlength=axes)
-    ends = [0.5 * signal * float((pull * correlation).sum()), 0.5 * noise * float(np.trace(pull))]
-    return loss, np.concatenate([0.5 * per_axis, ends])
+    explained = [0.5 * signal * float((pull * correlation).sum()), 0.5 * trend * float((pull * common).sum())]
+    return loss, np.concatenate([0.5 * per_axis, explained, [0.5 * noise * float(np.trace(pull))]])
+
+
+def _slopes(features: Array, leading: NDArray[np.int64]) -> Array:
+    """What the trend is linear in [n, features x (1 + leading)]; a row's squares sum to about 1."""
+    products = [features * features[:, [one]] for one in leading]
+    whole: Array = np.hstack([features, *products]) / math.sqrt(max(1, features.shape[1]))
+    return whole
 
 
 def _squared_distances(one: Array, other: Array, relevance: Array) -> Array:
@@ -133,7 +161,8 @@ class Surrogate:
         between = self._kernel.between(features, self._features)
         mean = between @ self._weights
         reduced = solve_triangular(self._factor, between.T, lower=True, check_finite=False)
-        variance = self._kernel.signal + self._kernel.noise - np.einsum("ij,ij->j", reduced, reduced)
+        whole = self._kernel.variance(features) + self._kernel.noise
+        variance = whole - np.einsum("ij,ij->j", reduced, reduced)
         return self.centre + self.scale * mean, self.scale * np.sqrt(np.maximum(variance, self._kernel.noise))
 
 
