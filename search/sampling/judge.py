@@ -82,10 +82,12 @@ class Judge:
         low, high = measured.min(axis=0), measured.max(axis=0)
         own = high + MARGIN * np.where(high > low, high - low, 1.0)
         self._reference = np.where(np.isnan(reference), own, reference)
-        self._ceiling = self._reference + FAR * np.maximum(self._reference - low, 0.0)
         self._span = np.where(self._reference > low, self._reference - low, 1.0)
-        # Losses are modelled by how far they lie above this, in logarithms: what does badly also varies more.
-        self._origin = low - BELOW * np.maximum(self._span, 1e-9)
+        # What is modelled reaches from the best loss to the reference, or to the middle one where that is further.
+        reach = np.maximum(np.maximum(self._reference, np.median(measured, axis=0)) - low, 1e-9)
+        self._ceiling = low + (1.0 + FAR) * reach
+        # It is modelled by how far it lies above this, in logarithms: what does badly also varies more.
+        self._origin = np.minimum(low, self._reference) - BELOW * reach
         self._surrogates: dict[int, Surrogate] = {}
         self._hurdles = self._hurdle_models()
         self._weights = rng.dirichlet(np.ones(view.objectives))
