@@ -70,7 +70,7 @@ class Budget(Section):
     sampler: Annotated[
         Literal["tpe", "nsga2", "random", "gain"],
         Field(description="gain: by expected hypervolume gain per training MACs that a plan still costs"),
-    ] = "tpe"
+    ] = "gain"
     base: Annotated[
         Literal["tpe", "nsga2", "random"], Field(description="where sampler gain takes candidates from, beside its own")
     ] = "tpe"

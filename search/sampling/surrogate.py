@@ -40,11 +40,13 @@ class Kernel:
     def between(self, one: Array, other: Array) -> Array:
         """Covariance [n, m] of the explained part."""
         near = _matern(_squared_distances(one, other, self.relevance))[0]
-        return self.signal * near + self.trend * (_slopes(one, self.leading) @ _slopes(other, self.leading).T)
+        common: Array = _slopes(one, self.leading) @ _slopes(other, self.leading).T
+        return self.signal * near + self.trend * common
 
     def variance(self, features: Array) -> Array:
         """Of the explained part [n], before anything is measured."""
-        return self.signal + self.trend * (_slopes(features, self.leading) ** 2).sum(axis=1)
+        slopes: Array = (_slopes(features, self.leading) ** 2).sum(axis=1)
+        return self.signal + self.trend * slopes
 
 
 @dataclass(frozen=True)
