@@ -19,6 +19,7 @@ from tracking.front import (
     front,
     hypervolume,
     is_feasible,
+    joined,
     knee,
     recommended,
     short,
@@ -46,6 +47,19 @@ def beats(one: Point, other: Point, objectives: dict[str, str]) -> bool:
     sign = {"maximize": 1, "minimize": -1}
     gains = [sign[way] * (one.metrics[name] - other.metrics[name]) for name, way in objectives.items()]
     return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
+
+
+@settings(deadline=None)
+@given(clouds, st.sampled_from([OBJECTIVES, THREE]), st.sampled_from([{}, {"accuracy": {"min": 0.4}}]))
+def test_points_that_join_a_front_one_by_one_make_the_front_of_them_all(
+    points: list[Point], objectives: dict[str, str], constraints: dict[str, dict[str, float]]
+) -> None:
+    members: list[Point] = []
+    for one in points:
+        members = joined(members, one, objectives, constraints)
+    expected = front(points, objectives, constraints)
+    assert {member.trial for member in members} == {member.trial for member in expected}
+    assert [member.keep_macs for member in members] == sorted(member.keep_macs for member in members)
 
 
 @settings(deadline=None)

@@ -70,3 +70,8 @@ def test_without_the_data_the_row_says_what_it_needs() -> None:
 
 def test_memory_is_told_per_thousand_trials() -> None:
     assert overhead._grown({"before": 100.0, "after": 120.0, "trials": 500, "seconds": 1.0}) == 40.0
+
+
+@pytest.mark.slow
+def test_a_thousand_trials_that_train_nothing_run_on_a_local_ray() -> None:
+    assert overhead._run("ours", 1000)["trials"] == 1001

@@ -75,6 +75,20 @@ def front(points: Iterable[Point], objectives: Objectives, constraints: Constrai
     return sorted((point for _, point in kept), key=lambda p: (p.metrics.get("keep_macs", math.inf), p.trial))
 
 
+def joined(
+    members: Sequence[Point], point: Point, objectives: Objectives, constraints: Constraints | None = None
+) -> list[Point]:
+    """The front of a front's members and one more point: each member is looked at once."""
+    if not front([point], objectives, constraints):
+        return list(members)
+    losses = _losses(point, objectives)
+    others = [(member, _losses(member, objectives)) for member in members]
+    if any(_beats(other, losses) for _, other in others):
+        return list(members)
+    left = [member for member, other in others if not _beats(losses, other)]
+    return sorted([*left, point], key=lambda p: (p.metrics.get("keep_macs", math.inf), p.trial))
+
+
 def is_feasible(point: Point, constraints: Constraints) -> bool:
     """Whether every constraint holds; a metric that is absent holds none."""
     for metric, bounds in constraints.items():

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 from tracking.events import Event
-from tracking.front import Constraints, Objectives, Point, front, hypervolume, is_feasible
+from tracking.front import Constraints, Objectives, Point, hypervolume, is_feasible, joined
 from tracking.names import trial_name
 
 
@@ -85,7 +85,7 @@ class Standing:
         if trial == 0:
             self.baseline = point
         # What was beaten stays beaten, so the old front and the newcomer decide.
-        before, self._front = self._front, front([*self._front, point], self.objectives, self.constraints)
+        before, self._front = self._front, joined(self._front, point, self.objectives, self.constraints)
         return before != self._front
 
 
