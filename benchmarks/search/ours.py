@@ -29,6 +29,7 @@ WAYS = (
     Way("ours without sharing", (GAIN,), "own"),
     Way("ours without a model (TPE proposes)", ("budget.sampler=tpe",)),
     Way("ours blind to cost", (GAIN, "budget.haste=0")),
+    Way("ours at full haste", (GAIN, "budget.haste=1")),
     Way("ours with stopping", (GAIN, "stopper.name=front")),
 )
 KEEPS = "keeps: {from: 0.4, to: 1.0, size: 4}"
