@@ -28,6 +28,7 @@ from tracking.events import Event, Kind
 Listener = Callable[[Event], None]
 Answer = Literal["wait", "over"]
 
+RETRIES = 5  # of a trial whose worker died, on every backend; a trial that fails by itself is not tried again
 UNKNOWN = Outcome()
 ASIDE = 0.1  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
 
@@ -138,8 +139,9 @@ class Driver:
         if self._study.budget.minutes is not None:
             self._deadline = self._clock() + 60.0 * self._study.budget.minutes
         self._write("opened", body=self._opening())
-        if warmth is not None and self._write("warmed", body=warmth.to_json()):
-            self._learn(warmth.to_json()["trials"])
+        told = None if warmth is None else warmth.to_json()
+        if told is not None and self._write("warmed", body=told):
+            self._learn(told["trials"])
 
     def _learn(self, trials: Iterable[Mapping[str, Any]]) -> None:
         for trial in trials:

@@ -16,13 +16,11 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from search.cluster import Capacity
-from search.driver import Assignment, Driver
+from search.driver import RETRIES, Assignment, Driver
 from search.places import Places
 from search.trainable import ASSIGNMENT, PHASE, TrialActor
 from spaces.errors import PrunefrontError
 from spaces.study import Study
-
-RETRIES = 5  # of a trial whose worker died; a trial that fails by itself is not tried again
 
 
 class Watch(Protocol):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from search.driver import Driver, Listener, Outlook
 from search.record import Laps
+from search.simulated_run import Shelf
 from search.simulated_workers import Clock, Conditions
 from search.simulator import Result, Simulator
 from spaces.path import Path, Step
@@ -57,15 +58,16 @@ def simulate(
     trials: int,
     clock: Clock,
     heard: Iterable[Listener] = (),
+    shelf: Shelf | None = None,
 ) -> Simulated:
     """Search the study with `trials` pruned trials beside the baseline; `clock` shows virtual time to who listens.
 
     `outlook`: a `RecordOutlook` of the source, or the real one where the source trains. Raises UserError where the
-    study cannot be run: not all of it is recorded, say.
+    study cannot be run: not all of it is recorded, say. `shelf`: which boundaries trials find, by default all saved.
     """
     outlook.check(study)
     driver = Driver(study, MemoryLog(), outlook=outlook, trials=trials + 1, heard=heard, clock=clock)
     driver.open()
-    result = Simulator(driver, source, conditions, clock=clock).run()
+    result = Simulator(driver, source, conditions, clock=clock, shelf=shelf).run()
     driver.close("budget spent")
     return Simulated(result, driver.why_ended)

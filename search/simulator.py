@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from search.driver import Answer, Assignment
+from search.driver import RETRIES, Answer, Assignment
 from search.record import Laps
 from search.simulated_run import Attempt, SharedShelf, Shelf
 from search.simulated_workers import Clock, Conditions, Worker, workers_of
 from search.stopper import Verdict
 from spaces.lap import Lap
-
-RETRIES = 5  # of a trial whose worker died, as `search.ray_backend` has it
 
 
 class Decisions(Protocol):

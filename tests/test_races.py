@@ -16,7 +16,7 @@ from benchmarks.search.races import PLAIN, Race, by_way, middle, shares
 def race(way: str, seed: int, *points: tuple[int, float]) -> Race:
     """Hypervolumes after so many training MACs; a second for each."""
     reached = [Reached(macs, float(macs), area) for macs, area in points]
-    return Race(way, seed, reached, points[-1][0], float(points[-1][0]), float(points[-1][0]), reuse=1.0)
+    return Race(way, seed, reached, points[-1][0], float(points[-1][0]), reuse=1.0)
 
 
 FOUND = by_way(

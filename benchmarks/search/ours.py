@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from search.driver import Driver, Outlook
+from search.driver import Outlook
 from search.record import Laps
-from search.simulated_run import OwnShelf, SharedShelf, Shelf
+from search.simulated_run import OwnShelf, Shelf
 from search.simulated_workers import Clock, Conditions
-from search.simulator import Result, Simulator
+from search.simulation import simulate
+from search.simulator import Result
 from search.stages import Path, Step
 from spaces.plan import Plan
 from spaces.study import Study
-from tracking.memory import MemoryLog
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,12 @@ class OwnStages:
         return tuple(Step(f"{plan.hash} {s.key}", s.epochs, s.events, s.macs) for s in self._outlook.path(plan))
 
 
-def run_ours(
-    study: Study, way: Way, source: Laps, outlook: Outlook, *, trials: int, conditions: Conditions
-) -> tuple[Result, Driver]:
+def run_ours(study: Study, way: Way, source: Laps, outlook: Outlook, *, trials: int, conditions: Conditions) -> Result:
     """Search with `trials` pruned trials beside the dense baseline, which is charged as well.
 
     `study` has the overrides of the way.
     """
-    clock = Clock()
-    shelf: Shelf = SharedShelf()
+    shelf: Shelf | None = None
     if way.stages == "own":
         outlook, shelf = OwnStages(outlook), OwnShelf()
-    driver = Driver(study, MemoryLog(), outlook=outlook, trials=trials + 1, clock=clock)
-    driver.open()
-    return Simulator(driver, source, conditions, clock=clock, shelf=shelf).run(), driver
+    return simulate(study, source, conditions, outlook=outlook, trials=trials, clock=Clock(), shelf=shelf).result

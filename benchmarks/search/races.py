@@ -41,7 +41,6 @@ class Race:
     points: list[Reached]
     macs: int
     seconds: float
-    worker_seconds: float  # idle ones included
     reuse: float  # training MACs executed for each that the same trials need at the least
 
     @property
@@ -102,23 +101,22 @@ def _seed(course: Course, opponents: Sequence[str] | None, ways: Sequence[Way], 
         trials = course.trials * (MORE if name in STOPPING else 1)
         macs = budget if name in STOPPING else None
         result = run_plain(study, made(study, seed=seed), source, trials=trials, conditions=conditions, macs=macs)
-        found.append(_race(name, seed, result, dense["accuracy"], course))
+        found.append(_race(name, seed, result, dense["accuracy"]))
         budget = found[0].macs
     for way in ways:
         changed = course.load(*way.overrides, f"budget.seed={seed}")
-        result, _ = run_ours(changed, way, source, outlook, trials=course.trials, conditions=conditions)
-        found.append(_race(way.name, seed, result, dense["accuracy"], course))
+        result = run_ours(changed, way, source, outlook, trials=course.trials, conditions=conditions)
+        found.append(_race(way.name, seed, result, dense["accuracy"]))
     return found
 
 
-def _race(name: str, seed: int, result: Result, dense_accuracy: float, course: Course) -> Race:
+def _race(name: str, seed: int, result: Result, dense_accuracy: float) -> Race:
     return Race(
         way=name,
         seed=seed,
         points=curve(result.finishes, dense_accuracy),
         macs=result.macs,
         seconds=result.seconds,
-        worker_seconds=result.seconds * course.workers,
         reuse=result.macs / max(1, result.lowest_macs),
     )
 

@@ -61,9 +61,13 @@ class Prior:
     axis_of: NDArray[np.int64]  # the axis that each feature belongs to; features of one axis share its length scale
     leading: int  # how many of the last axes lead
 
+    @property
+    def _settings(self) -> int:
+        """How many axes come before those that lead."""
+        return (int(self.axis_of.max()) + 1 if len(self.axis_of) else 0) - self.leading
+
     def _lengths(self) -> tuple[Array, Array]:
-        axes = int(self.axis_of.max()) + 1 if len(self.axis_of) else 0
-        settings = axes - self.leading
+        settings = self._settings
         centre = [LENGTH + 0.5 * math.log(max(settings, 1))] * settings + [LEADING_LENGTH] * self.leading
         return np.array(centre), np.array([LENGTH_SPREAD] * settings + [LEADING_SPREAD] * self.leading)
 
@@ -93,8 +97,7 @@ class Prior:
 
     @property
     def _leading_features(self) -> NDArray[np.int64]:
-        axes = int(self.axis_of.max()) + 1 if len(self.axis_of) else 0
-        return np.flatnonzero(self.axis_of >= axes - self.leading)
+        return np.flatnonzero(self.axis_of >= self._settings)
 
     def _kernel(self, logs: Array) -> Kernel:
         signal, trend, noise = (float(value) for value in np.exp(logs[-3:]))
