@@ -92,7 +92,7 @@ class Judge:
         self._hurdles = self._hurdle_models()
         self._weights = rng.dirichlet(np.ones(view.objectives))
         self._draws = rng.standard_normal((SAMPLES, 1, view.objectives))
-        self._front = told.losses[told.feasible]
+        self._front = told.losses[told.front if told.feasible.any() else []]  # what is beaten adds nothing
 
     def believe(self, known: Array) -> None:
         """Count the running trials, whose losses [n, m] are known in part, among those that ended."""

@@ -31,7 +31,7 @@ class Pool:
         self._past, self._told, self._prices, self._rng = past, told, prices, rng
         self._pending = pending
         self._encoding = past.view.encoding
-        self._seen = {row.tobytes() for row in (*told.features, *pending)}
+        self._running = {row.tobytes() for row in pending}
         self._rows = np.zeros((0, len(self._encoding.axes)))
         self._features = np.zeros((0, len(past.view.axis_of)))
         self._gains, self._asked = np.zeros(0), np.zeros(0)  # what was asked for of prices; else NaN
@@ -98,7 +98,8 @@ class Pool:
 
     def _add(self, rows: Array, features: Array, gains: Array) -> None:
         """What was proposed before gains nothing."""
-        fresh = [row.tobytes() not in self._seen for row in features]
+        names = [row.tobytes() for row in features]
+        fresh = [name not in self._past.seen and name not in self._running for name in names]
         self._rows = np.concatenate([self._rows, rows])
         self._features = np.concatenate([self._features, features])
         self._gains = np.concatenate([self._gains, np.where(fresh, gains, 0.0)])
