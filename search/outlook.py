@@ -7,12 +7,15 @@ from spaces.study import Study
 from trainables.costing import Costing
 from trainables.data import load_data
 
+REMEMBERED = 512  # paths, those asked for last: the forks' random plans, and what samplers come back to
+
 
 class TorchOutlook:
     """Answers from `trainables.costing`; what the plans of a study have in common is built once."""
 
     def __init__(self) -> None:
         self._costing = Costing()
+        self._paths: dict[str, Path] = {}  # by plan hash, the one asked for last at the end
 
     def check(self, study: Study) -> None:
         """Load the baseline's data, and look at plans: nobody should wait for Ray to hear that a folder is missing."""
@@ -25,4 +28,9 @@ class TorchOutlook:
 
     def path(self, plan: Plan) -> Path:
         """The boundaries that the plan will pass, and what they cost."""
-        return self._costing.path(plan)
+        name = plan.hash
+        path = self._paths.pop(name, None) or self._costing.path(plan)
+        self._paths[name] = path
+        if len(self._paths) > REMEMBERED:
+            del self._paths[next(iter(self._paths))]
+        return path

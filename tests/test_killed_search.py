@@ -43,6 +43,7 @@ def told(events: tuple[Event, ...]) -> tuple[list[object], list[object]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # each of the searches starts Ray anew
 def test_a_search_killed_at_twenty_random_moments_proposes_and_finds_what_an_undisturbed_one_does(
     tmp_path: Path,
 ) -> None:

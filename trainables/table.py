@@ -7,8 +7,9 @@ Nothing registers itself by being imported; a function of the user's own is name
 import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter
@@ -75,10 +76,11 @@ def also_of_weights(function: F) -> F:
     return function
 
 
-def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+@cache
+def settings_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """What a search may vary: the keyword-only parameters."""
     parameters = inspect.signature(function, eval_str=True).parameters
-    return {name: item for name, item in parameters.items() if item.kind is item.KEYWORD_ONLY}
+    return MappingProxyType({name: item for name, item in parameters.items() if item.kind is item.KEYWORD_ONLY})
 
 
 def describe(table: Table[Any]) -> dict[str, dict[str, Any]]:

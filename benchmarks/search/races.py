@@ -61,7 +61,11 @@ class Race:
 
 @dataclass(frozen=True)
 class Course:
-    """What is raced on. `source`: opens recorded or really trained plans, and what is known beforehand of them."""
+    """What is raced on.
+
+    `source`: opens recorded or really trained plans, and what is known beforehand of them. `setup_seconds`: what a
+    worker takes to set a trial up, with every strategy.
+    """
 
     study: Path
     overrides: tuple[str, ...]
@@ -69,6 +73,7 @@ class Course:
     trials: int
     seeds: int
     workers: int = 1
+    setup_seconds: float = 0.0
 
     def load(self, *more: str) -> Study:
         """The study, with further overrides."""
@@ -91,7 +96,7 @@ def _seed(course: Course, opponents: Sequence[str] | None, ways: Sequence[Way], 
     source, outlook = course.source(study)
     dense = source.laps(study.baseline())[-1].metrics
     assert dense is not None, "a trial's last boundary was evaluated"
-    conditions = Conditions(workers=course.workers, seed=seed)
+    conditions = Conditions(workers=course.workers, setup_seconds=course.setup_seconds, seed=seed)
     found: list[Race] = []
     budget: int | None = None
     for made in OPPONENTS:

@@ -38,10 +38,8 @@ if TYPE_CHECKING:
     "--setup",
     "setup_seconds",
     type=click.FloatRange(min=0.0),
-    default=0.1,
-    show_default=True,
     metavar="SECONDS",
-    help="What a worker takes to set a trial up.",
+    help="What a worker takes to set a trial up; default: what was recorded.",
 )
 @click.option(
     "--record", "file", type=click.Path(path_type=Path), metavar="FILE", help="Default: STUDY.record.json.gz."
@@ -55,7 +53,7 @@ def command(
     stragglers: float,
     slowness: float,
     failures: float | None,
-    setup_seconds: float,
+    setup_seconds: float | None,
     file: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
@@ -77,12 +75,13 @@ def command(
     from tracking.events import Event
 
     loaded = load_study(study, overrides if seed is None else (*overrides, f"budget.seed={seed}"))
+    source = Record.load(file or beside(study))
     conditions = Conditions(
         workers=workers,
         stragglers=stragglers,
         slowness=slowness,
         failures=math.inf if failures is None else failures,
-        setup_seconds=setup_seconds,
+        setup_seconds=source.setup_seconds if setup_seconds is None else setup_seconds,
         seed=loaded.budget.seed,
     )
     wanted, clock = loaded.budget.trials if trials is None else trials, Clock()
@@ -92,7 +91,6 @@ def command(
     def hear(event: Event) -> None:
         board.hear(event)
 
-    source = Record.load(file or beside(study))
     outlook = RecordOutlook(source)
     simulated = simulate(loaded, source, conditions, outlook=outlook, trials=wanted, clock=clock, heard=[hear])
     # Piped, a table must not be folded to some imagined terminal's width.
