@@ -27,6 +27,12 @@ def plan_problem(study: Study, plan: Plan) -> str | None:
     return None
 
 
+def excess(value: float, side: str, bound: float) -> float:
+    """How far `value` lies beyond a bound, as a fraction of it; 0 or less is within. `side`: "max" or "min"."""
+    beyond = value - bound if side == "max" else bound - value
+    return beyond / max(abs(bound), 1e-12)
+
+
 def broken(study: Study, metrics: Mapping[str, float]) -> str | None:
     """The constraint on a network's cost that its widths break; None where all hold or none is known yet."""
     for metric in (*WIDTHS, "latency_ms"):
@@ -34,7 +40,7 @@ def broken(study: Study, metrics: Mapping[str, float]) -> str | None:
         if value is None:
             continue
         for side, bound in study.constraints.get(metric, {}).items():
-            if (value > bound) if side == "max" else (value < bound):
+            if excess(value, side, bound) > 0.0:
                 where = "above" if side == "max" else "under"
                 return f"{metric} {value:g} is {where} the constraint's {side} {bound:g}"
     return None

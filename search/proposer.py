@@ -12,6 +12,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial, TrialState
 
+from search.bounds import excess
 from search.foreknowledge import Foreknowledge
 from search.sampling.bases import base_named
 from search.sampling.repeatable import RepeatableSampler, distribution_of, from_optuna, seed_of
@@ -203,8 +204,5 @@ class Proposer:
     def _each_violation(self, metrics: Mapping[str, float] | None) -> Iterator[tuple[str, float]]:
         for metric, bounds in self._study.constraints.items():
             for side, bound in bounds.items():
-                excess = 1.0
-                if metrics is not None and metric in metrics:
-                    beyond = metrics[metric] - bound if side == "max" else bound - metrics[metric]
-                    excess = beyond / max(abs(bound), 1e-12)
-                yield f"{metric} {side}", excess
+                value = None if metrics is None else metrics.get(metric)
+                yield f"{metric} {side}", 1.0 if value is None else excess(value, side, bound)

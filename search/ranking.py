@@ -9,6 +9,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from search.bounds import excess
+
 DIGITS = 9  # of distances inside a front: what differs by less is rounding, and the losses themselves decide
 
 Losses = tuple[float, ...]
@@ -48,8 +50,8 @@ def score_of(
     passed = 0.0
     for metric, bounds in constraints.items():
         for side, bound in bounds.items():
-            beyond = _number(metrics, metric) - bound if side == "max" else bound - _number(metrics, metric)
-            passed += 0.0 if beyond <= 0.0 else beyond / max(abs(bound), 1e-12)  # not a number stays not a number
+            beyond = excess(_number(metrics, metric), side, bound)
+            passed += 0.0 if beyond <= 0.0 else beyond  # not a number stays not a number
     return Score(passed, losses)
 
 
