@@ -1,7 +1,9 @@
 """Feature relevance scores against a loop-by-loop computation, and the rules one by one."""
 
+import gc
 import itertools
 import math
+import weakref
 from collections.abc import Callable
 from typing import Literal
 
@@ -350,6 +352,30 @@ def test_a_layer_without_a_rule_is_refused_by_name() -> None:
     _, probe = probed(settled(net), images=2)
     with pytest.raises(UserError, match=r"criterion 'frs' has no rule for 'group_norm' in layer '1'"):
         CRITERIA["frs"]({}, probe)
+
+
+def test_activations_are_let_go_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the whole sample's activations are held at once, gigabytes of them, until Python looks for circles."""
+    tapes: list[weakref.ref[RelevanceTape]] = []
+    activations: list[weakref.ref[Tensor]] = []
+
+    class Watched(RelevanceTape):
+        def forget(self) -> None:
+            tapes.append(weakref.ref(self))
+            activations.extend(weakref.ref(made) for calls in self.made.values() for made in calls)
+            super().forget()
+
+    monkeypatch.setattr("trainables.criteria.relevance.RelevanceTape", Watched)
+    _, probe = probed(settled(Residual()).eval(), images=9)
+    gc.collect()
+    gc.disable()
+    try:
+        CRITERIA["frs"](probe.groups, probe, batch_size=3)
+        assert len(tapes) == 3
+        assert len(activations) == 3 * 7
+        assert not any(held() is not None for held in (*tapes, *activations))
+    finally:
+        gc.enable()
 
 
 def test_in_place_layers_do_not_spoil_what_the_rules_need() -> None:

@@ -102,6 +102,7 @@ def _relevances(
         # A layer that is used more than once has the sum; a gate, which relevance does not follow, has none.
         parts = [_per_channel(at[id(place)], axis) for place in read[name]]
         relevances[name] = torch.stack(parts).sum(0)
+    tape.forget()
     return relevances, logits.detach().argmax(1)
 
 

@@ -117,6 +117,12 @@ class RelevanceTape(TorchFunctionMode):
                 return uses[0].output
             at = uses[0].output
 
+    def forget(self) -> None:
+        """Let go of all that was recorded: the way back refers to the tape and the tape to it, and that circle would
+        hold the activations of batch after batch until Python happens to look for circles."""
+        for held in (self.made, self._signals, self._uses, self._instead, self._kept):
+            held.clear()
+
     def _leave(self) -> None:
         self._layers.pop()
 
