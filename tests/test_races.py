@@ -73,5 +73,6 @@ def test_memory_is_told_per_thousand_trials() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_thousand_trials_that_train_nothing_run_on_a_local_ray() -> None:
     assert overhead._run("ours", 1000)["trials"] == 1001

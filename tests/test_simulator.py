@@ -310,6 +310,7 @@ def test_the_driver_handles_two_thousand_trials_on_two_hundred_workers() -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_driver_handles_ten_thousand_trials_on_a_thousand_workers() -> None:
     scaled(10_000, 1_000)
 
