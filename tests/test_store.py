@@ -124,7 +124,7 @@ def test_no_bytes_but_its_own_are_a_manifest(content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["../outside", "a/b", "/etc/passwd", "..", "", MANIFEST])
 def test_a_manifest_cannot_name_files_outside_its_entry(name: str) -> None:
-    manifest = Manifest({name: StoredFile(1, "0")}, Worth(), {}, 0.0)
+    manifest = Manifest({name: StoredFile(1, "0")}, Worth(), {}, 0)
     with pytest.raises(Damaged, match="outside"):
         read_manifest(manifest.written(), "here")
 
@@ -132,7 +132,7 @@ def test_a_manifest_cannot_name_files_outside_its_entry(name: str) -> None:
 # ---- what goes first ---------------------------------------------------------------------------------------------
 
 
-def a_manifest(size: int, macs: int, ancestors: dict[str, int], *, made: float = 0.0, is_end: bool = False) -> Manifest:
+def a_manifest(size: int, macs: int, ancestors: dict[str, int], *, made: int = 0, is_end: bool = False) -> Manifest:
     return Manifest({"weights": StoredFile(size, "0" * 64)}, Worth(macs=macs, is_end=is_end), ancestors, made)
 
 
@@ -142,8 +142,8 @@ def test_what_saves_least_per_byte_goes_first_and_the_ends_of_plans_before_all()
             "trunk": a_manifest(10**6, 10**9, {}),
             "large": a_manifest(10**8, 10**9, {}),
             "near": a_manifest(10**6, 10**9 + 10**6, {"trunk": 10**9}),
-            "later end": a_manifest(10**6, 10**12, {}, is_end=True, made=2.0),
-            "end": a_manifest(10**6, 10**12, {}, is_end=True, made=1.0),
+            "later end": a_manifest(10**6, 10**12, {}, is_end=True, made=2),
+            "end": a_manifest(10**6, 10**12, {}, is_end=True, made=1),
         }
     )
     assert eviction.order(holding, {}, set()) == ["end", "later end", "near", "large", "trunk"]
@@ -244,13 +244,12 @@ def test_a_lease_outlives_a_killed_holder_and_lapses_by_itself(tmp_path: Path) -
 
 def test_a_lease_is_renewed_while_its_holder_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.store.leases.RESTARTED", 3.0)
-    put_by_another(tmp_path, key_of(1), 10, Worth())
-    store = StageStore(tmp_path)
-    lease = Lease(store._entries)
+    entries = entries_at(str(tmp_path))
+    lease = Lease(entries)
     lease.take(key_of(1))
-    first = store._entries.marks("leases")
-    wait_for(lambda: store._entries.marks("leases") not in ([], first))
-    wait_for(lambda: len(store._entries.marks("leases")) == 1)
+    first = entries.marks("leases")
+    wait_for(lambda: entries.marks("leases") not in ([], first))
+    wait_for(lambda: len(entries.marks("leases")) == 1)
 
 
 def test_an_entry_that_comes_into_use_while_it_is_evicted_stays(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Manifest:
     files: Mapping[str, StoredFile]
     worth: Worth
     ancestors: Mapping[str, int]  # boundaries stored on the way here: key to training MACs of the chain up to there
-    made: float  # seconds since 1970
+    made: int  # nanoseconds since 1970: a number of one width, so that equal entries take equally many bytes
     generation: str = ""  # where its files lie, where a place keeps several of one key
 
     @cached_property
@@ -80,7 +80,7 @@ def manifest_of(folder: Path, worth: Worth, ancestors: Mapping[str, int]) -> Man
         for path in sorted(folder.iterdir())
         if path.name != MANIFEST
     }
-    return Manifest(files, worth, dict(ancestors), time.time())
+    return Manifest(files, worth, dict(ancestors), time.time_ns())
 
 
 def read_manifest(content: bytes, where: str) -> Manifest:
