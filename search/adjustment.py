@@ -47,6 +47,9 @@ class AdjustmentProposer:
     def learn(self, choices: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Nothing: no choice is made here."""
 
+    def watch(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Nothing: only the end counts."""
+
     def tell(self, number: int, outcome: Outcome) -> None:
         """How proposal `number` ended."""
         self._measured[number] = None if outcome.metrics is None else Measured.read(outcome.metrics)

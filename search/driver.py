@@ -30,7 +30,7 @@ Answer = Literal["wait", "over"]
 
 RETRIES = 5  # of a trial whose worker died, on every backend; a trial that fails by itself is not tried again
 UNKNOWN = Outcome()
-ASIDE = 0.1  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
+ASIDE = 0.5  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
 
 
 class Outlook(Protocol):
@@ -216,7 +216,7 @@ class Driver:
     def _is_ready(self, number: int) -> bool:
         """Whether nothing is gained by waiting for a boundary that another trial is about to save."""
         if number == 0 and self._aside:
-            return sum(step.macs for step in self._trunk[self._stages.start(self._trunk) :]) <= ASIDE * self._branched
+            return self._is_rest_due()
         awaited = self._stages.awaited(self._paths[number])
         if awaited is None:
             return True
@@ -302,7 +302,12 @@ class Driver:
 
     def _may_rest(self, epoch: int) -> bool:
         """Whether the baseline is past the last fork, and other trials can do without what is left of it."""
-        return bool(self._forks) and epoch == max(self._forks) and len(self._over) + 1 < self._trials
+        is_past = bool(self._forks) and epoch == max(self._forks)
+        return is_past and len(self._over) + 1 < self._trials and not self._is_rest_due()
+
+    def _is_rest_due(self) -> bool:
+        """Whether what is left of the baseline is little beside what the others have cost."""
+        return sum(step.macs for step in self._trunk[self._stages.start(self._trunk) :]) <= ASIDE * self._branched
 
     def _pause(self) -> None:
         self._stages.end(0)
@@ -319,6 +324,7 @@ class Driver:
     def _advance(self, number: int, metrics: Mapping[str, Any], now: float) -> None:
         self._accounts.report(number, metrics, now)
         self._stages.reach(number, int(metrics["epoch"]))
+        self._proposer.watch(number, metrics)
 
     def _end(self, number: int, outcome: Outcome) -> None:
         """A trial is over for good."""

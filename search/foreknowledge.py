@@ -34,13 +34,17 @@ class Foreknowledge:
         self._dense: dict[str, float] = {}  # metrics of the dense network, as far as trials told them
         self._most_accurate = -math.inf
 
+    def watch(self, metrics: Mapping[str, float]) -> None:
+        """The baseline has come to this, and will hardly do worse in the end."""
+        self._most_accurate = max(self._most_accurate, metrics.get("accuracy", -math.inf))
+
     def hear(self, metrics: Mapping[str, float], *, dense: bool) -> None:
         """A trial has ended with these; `dense`: it was the baseline."""
         if dense:
             self._dense.update(metrics)
         if metrics.get("keep_macs") and "macs" in metrics:
             self._dense.setdefault("macs", metrics["macs"] / metrics["keep_macs"])
-        self._most_accurate = max(self._most_accurate, metrics.get("accuracy", -math.inf))
+        self.watch(metrics)
 
     @property
     def scales(self) -> dict[int, Scale]:
@@ -53,10 +57,22 @@ class Foreknowledge:
         return {index: partial(self._decided, name) for index, name in enumerate(self._objectives) if name in AMOUNTS}
 
     def reference(self) -> list[float | None]:
-        """The hypervolume's reference point; until the baseline has ended, the best accuracy stands for its own."""
-        accuracy = self._dense.get("accuracy", self._most_accurate)
-        known = {**self._dense, **dict.fromkeys(FRACTIONS, 1.0), "accuracy": accuracy - MARGIN}
+        """The hypervolume's reference point; the accuracy lies below the dense network's."""
+        whole = self._whole
+        known = {**whole, "accuracy": whole["accuracy"] - MARGIN}
         known.pop("loss", None)  # no margin is defined for it
+        return self._finite(known)
+
+    def limit(self) -> list[float | None]:
+        """The dense network's objectives: every plan comes near to them, the less it cuts."""
+        return self._finite(self._whole)
+
+    @property
+    def _whole(self) -> dict[str, float]:
+        """Of the dense network; until the baseline has ended, the best accuracy that any trial came to is its own."""
+        return {"accuracy": self._most_accurate, **self._dense, **dict.fromkeys(FRACTIONS, 1.0)}
+
+    def _finite(self, known: Mapping[str, float]) -> list[float | None]:
         return [known.get(name) if math.isfinite(known.get(name, 0.0)) else None for name in self._objectives]
 
     def active(self, params: Params) -> Collection[str]:

@@ -134,6 +134,11 @@ class Proposer:
         if outcome.metrics is not None:
             self._choices.pop(number, None)
 
+    def watch(self, number: int, metrics: Mapping[str, float]) -> None:
+        """How far proposal `number` has come."""
+        if number == 0:
+            self._foreknowledge.watch(metrics)
+
     def learn(self, choices: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Take in how a plan did in another study."""
         self._tell(self._asked_again(choices), Outcome(metrics))
@@ -150,6 +155,7 @@ class Proposer:
             active=foreknowledge.active,
             scales=foreknowledge.scales,
             reference=foreknowledge.reference,
+            limit=foreknowledge.limit,
             haste=budget.haste,
         )
 
@@ -157,7 +163,9 @@ class Proposer:
         """Training MACs; infinite for what would only be passed over."""
         choices = {path: from_optuna(domain, params[path]) for path, domain in self._domains.items()}
         plan = self._study.plan(choices)
-        return math.inf if self._judged(plan, choices) is not None else self._remaining(plan)
+        if self._judged(plan, choices) is not None:
+            return math.inf
+        return self._remaining(plan) or math.inf  # nothing is left to train where its settings say what others' said
 
     def _judged(self, plan: Plan, choices: Mapping[str, Any]) -> PassedOver | None:
         if plan.hash in self._numbers:

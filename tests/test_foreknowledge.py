@@ -71,6 +71,19 @@ def test_the_reference_is_the_hypervolumes() -> None:
     assert foreknowledge.reference() == [pytest.approx(0.85), 1.0]
 
 
+def test_what_plans_come_near_to_is_the_dense_network_or_the_best_that_is_known_of_it() -> None:
+    foreknowledge = Foreknowledge(load_study(SPACES / "digits.yaml", ["objectives=[accuracy, keep_macs, macs]"]))
+    assert foreknowledge.limit() == [None, 1.0, None]
+    foreknowledge.watch({"accuracy": 0.88, "epoch": 7})
+    assert foreknowledge.limit() == [0.88, 1.0, None], "the baseline has come so far"
+    foreknowledge.hear({"accuracy": 0.92, "keep_macs": 0.4, "macs": 4.0}, dense=False)
+    assert foreknowledge.limit() == [0.92, 1.0, 10.0]
+    foreknowledge.watch({"accuracy": 0.9, "epoch": 8})
+    assert foreknowledge.reference()[0] == pytest.approx(0.82)
+    foreknowledge.hear({"accuracy": 0.91, "keep_macs": 1.0, "macs": 10.0}, dense=True)
+    assert foreknowledge.limit() == [0.91, 1.0, 10.0]
+
+
 def outcome_of(plan: Plan) -> Outcome:
     keep = 1.0 if plan.prune is None else plan.prune.amount.keep_macs or 1.0
     return Outcome({"accuracy": 0.95 - 0.1 * (1 - keep) ** 4, "keep_macs": keep, "params": 5_000 * keep})
@@ -110,6 +123,23 @@ def test_every_base_makes_a_search_of_its_own(tmp_path: Path, base: str) -> None
         proposal = proposer.ask(number)
         assert proposal is not None
         proposer.tell(number, outcome_of(proposal.plan))
+
+
+def test_what_others_have_trained_to_its_end_is_not_proposed_again(tmp_path: Path) -> None:
+    """Two plans may say the same in other words: a last event that never comes, say."""
+    prices = {"l1": 0.0, "l2": 4.0, "random": 5.0}
+    study = stand_in_study(tmp_path, "budget.sampler=gain")
+    proposer, proposed = Proposer(study, remaining=lambda plan: prices[criterion_of(plan)]), []
+    for number in range(25):
+        proposal = proposer.ask(number)
+        assert proposal is not None
+        proposer.tell(number, outcome_of(proposal.plan))
+        proposed.append(criterion_of(proposal.plan))
+    assert set(proposed[1:]) == {"l2", "random"}
+
+
+def criterion_of(plan: Plan) -> str:
+    return "none" if plan.prune is None else plan.prune.criterion.name
 
 
 def test_known_obstacles_and_duplicates_are_not_even_offered(tmp_path: Path) -> None:

@@ -8,25 +8,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 from scipy.optimize import check_grad
-from scipy.stats import multivariate_normal
+from scipy.stats import lognorm, multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
 
 from search.sampling.gain import area_gain, shortfall, staircase, tchebycheff, unbeaten
 from search.sampling.judge import fitting_count
-from search.sampling.surrogate import Kernel, Prior, Surrogate, _negative_likelihood, _slopes
+from search.sampling.surrogate import (
+    LEAST_NOISE,
+    TWINS,
+    Kernel,
+    Prior,
+    Surrogate,
+    _negative_likelihood,
+    _slopes,
+    _twins,
+)
 
 REFERENCE = np.array([1.0, 1.0])
+ORIGIN = np.array([-0.4, -0.7])
 unit = st.floats(0.0, 1.2)
 fronts = st.lists(st.tuples(unit, unit), max_size=6).map(lambda points: np.array(points).reshape(-1, 2))
 
 
 def integrated(mean: np.ndarray, deviation: np.ndarray, losses: np.ndarray) -> float:
-    """The growth of the area, over a grid of outcomes that are equally likely."""
+    """The growth of the area, over a grid of outcomes that are equally likely: lognormal above the origin."""
     quantiles = (np.arange(400) + 0.5) / 400
-    from scipy.special import ndtri
-
-    outcomes = [mean[i] + deviation[i] * ndtri(quantiles) for i in range(2)]
+    shapes = np.sqrt(np.log1p((deviation / (mean - ORIGIN)) ** 2))
+    scales = (mean - ORIGIN) / np.exp(0.5 * shapes**2)
+    outcomes = [ORIGIN[i] + lognorm(shapes[i], scale=scales[i]).ppf(quantiles) for i in range(2)]
     inside = losses[np.all(losses < REFERENCE, axis=1)]
     front = sorted(map(tuple, inside))
     a, b = (np.asarray(one) for one in outcomes)
@@ -46,7 +56,7 @@ def test_the_expected_area_is_the_integral_over_all_outcomes(
     losses: np.ndarray, mean: tuple[float, float], deviation: tuple[float, float]
 ) -> None:
     front = staircase(losses, REFERENCE)
-    expected = area_gain(np.array([mean]), np.array([deviation]), front, REFERENCE)[0]
+    expected = area_gain(np.array([mean]), np.array([deviation]), front, REFERENCE, ORIGIN)[0]
     assert expected == pytest.approx(integrated(np.array(mean), np.array(deviation), losses), rel=0.02, abs=2e-4)
 
 
@@ -58,22 +68,24 @@ def test_what_is_certain_gains_what_the_hypervolume_grows_by(losses: np.ndarray,
         return float(compute_hypervolume(inside, REFERENCE)) if len(inside) else 0.0
 
     grown = area(np.vstack([losses, point])) - area(losses)
-    gain = area_gain(np.array([point]), np.zeros((1, 2)), staircase(losses, REFERENCE), REFERENCE)[0]
+    gain = area_gain(np.array([point]), np.zeros((1, 2)), staircase(losses, REFERENCE), REFERENCE, ORIGIN)[0]
     assert gain == pytest.approx(grown, abs=1e-12)
 
 
 def test_a_known_first_objective_is_the_limit_of_an_uncertain_one() -> None:
     front = staircase(np.array([[0.2, 0.8], [0.5, 0.4]]), REFERENCE)
     mean = np.array([[0.3, 0.5]])
-    known = area_gain(mean, np.array([[0.0, 0.1]]), front, REFERENCE)
-    nearly = area_gain(mean, np.array([[1e-9, 0.1]]), front, REFERENCE)
+    known = area_gain(mean, np.array([[0.0, 0.1]]), front, REFERENCE, ORIGIN)
+    nearly = area_gain(mean, np.array([[1e-9, 0.1]]), front, REFERENCE, ORIGIN)
     assert known == pytest.approx(nearly)
 
 
 def test_a_shortfall_is_the_mean_of_what_is_drawn() -> None:
-    drawn = np.random.default_rng(0).normal(0.3, 0.2, 400_000)
-    expected = shortfall(0.25, np.array([0.3]), np.array([0.2]))[0]
-    assert expected == pytest.approx(np.maximum(0.25 - drawn, 0.0).mean(), rel=0.01)
+    drawn = -0.4 + np.random.default_rng(0).lognormal(-0.5, 0.3, 400_000)
+    mean, deviation = -0.4 + np.exp(-0.5 + 0.045), np.exp(-0.455) * np.sqrt(np.expm1(0.09))
+    expected = shortfall(0.1, np.array([mean]), np.array([deviation]), -0.4)[0]
+    assert expected == pytest.approx(np.maximum(0.1 - drawn, 0.0).mean(), rel=0.01)
+    assert shortfall(-0.5, np.array([mean]), np.array([deviation]), -0.4)[0] == 0.0, "nothing lies under the origin"
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 2), min_size=1, max_size=12).map(lambda rows: np.array(rows, float)))
@@ -116,32 +128,34 @@ def problem(count: int) -> tuple[np.ndarray, np.ndarray]:
 LEADING = np.array([5])
 
 
-def covariance(relevance: np.ndarray, signal: float, trend: float, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """scikit-learn's Matérn kernel, and the trend term by term."""
-    near = signal * Matern(1 / np.sqrt(relevance), nu=2.5)(one, other)
+def covariance(kernel: Kernel, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """scikit-learn's Matérn and squared exponential kernels, and the trend term by term."""
+    near = kernel.signal * Matern(1 / np.sqrt(kernel.relevance), nu=2.5)(one, other)
     products = [[a @ b + sum((a * a[k]) @ (b * b[k]) for k in LEADING) for b in other] for a in one]
-    return near + trend * np.array(products) / one.shape[1]
+    return near + kernel.trend * np.array(products) / one.shape[1] + kernel.noise * RBF(TWINS)(one, other)
 
 
 def test_the_surrogate_predicts_what_the_textbook_formulas_do() -> None:
     features, values = problem(40)
     kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), LEADING, signal=1.4, trend=0.7, noise=0.05)
     seen, unseen = features[:30], features[30:]
-    cov = partial(covariance, kernel.relevance, kernel.signal, kernel.trend)
-    inverse = np.linalg.inv(cov(seen, seen) + kernel.noise * np.eye(30))
+    cov = partial(covariance, kernel)
+    inverse = np.linalg.inv(cov(seen, seen) + LEAST_NOISE * np.eye(30))
     scaled = (values[:30] - values[:30].mean()) / values[:30].std()
     expected_mean = values[:30].mean() + values[:30].std() * (cov(unseen, seen) @ inverse @ scaled)
-    explained = np.diag(cov(unseen, unseen) - cov(unseen, seen) @ inverse @ cov(seen, unseen))
+    left = np.diag(cov(unseen, unseen) - cov(unseen, seen) @ inverse @ cov(seen, unseen))
     mean, deviation = Surrogate(kernel, seen, values[:30]).predict(unseen)
     assert mean == pytest.approx(expected_mean)
-    assert deviation == pytest.approx(values[:30].std() * np.sqrt(explained + kernel.noise))
+    assert deviation == pytest.approx(values[:30].std() * np.sqrt(left))
 
 
 def test_without_a_trend_the_surrogate_predicts_what_scikit_learns_does() -> None:
     features, values = problem(40)
     kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), LEADING, signal=1.4, trend=0.0, noise=0.05)
     oracle = GaussianProcessRegressor(
-        ConstantKernel(kernel.signal) * Matern(1 / np.sqrt(kernel.relevance), nu=2.5) + WhiteKernel(kernel.noise),
+        ConstantKernel(kernel.signal) * Matern(1 / np.sqrt(kernel.relevance), nu=2.5)
+        + ConstantKernel(kernel.noise) * RBF(TWINS),
+        alpha=LEAST_NOISE,
         optimizer=None,
         normalize_y=True,
     ).fit(features[:30], values[:30])
@@ -151,19 +165,30 @@ def test_without_a_trend_the_surrogate_predicts_what_scikit_learns_does() -> Non
     assert deviation == pytest.approx(expected_deviation)
 
 
+def test_a_trial_that_is_nearly_another_is_no_second_chance() -> None:
+    features, values = problem(30)
+    kernel = Kernel(np.ones(6), LEADING, signal=0.2, trend=0.0, noise=0.5)
+    surrogate, chance = Surrogate(kernel, features, values), values.std() * np.sqrt(kernel.noise)
+    near, further = features.copy(), features.copy()
+    near[:, 1] += 0.01
+    further[:, 1] += 5 * TWINS
+    assert np.all(surrogate.predict(near)[1] < 0.5 * chance)
+    assert np.median(surrogate.predict(further)[1]) > chance
+
+
 def test_the_likelihood_is_the_normal_distributions_and_its_slope_is_right() -> None:
     features, values = problem(20)
+    features[7] = features[3] + [0.03, 0.0, 0.0, 0.0, 0.0, 0.04]  # as far apart as twins are
     logs = np.array([0.3, -1.0, 0.5, 1.2, 0.2, -0.4, -2.0])
-    whole = covariance(np.exp(logs[:4])[AXES], np.exp(0.2), np.exp(-0.4), features, features) + np.exp(-2.0) * np.eye(
-        20
-    )
-    slopes = _slopes(features, LEADING)
-    loss = _negative_likelihood(logs, features, values, AXES, slopes)[0]
+    kernel = Kernel(np.exp(logs[:4])[AXES], LEADING, signal=np.exp(0.2), trend=np.exp(-0.4), noise=np.exp(-2.0))
+    whole = covariance(kernel, features, features) + LEAST_NOISE * np.eye(20)
+    given = (features, values, AXES, _slopes(features, LEADING), _twins(features, features))
+    loss = _negative_likelihood(logs, *given)[0]
     constant = 0.5 * len(values) * np.log(2 * np.pi)
     assert loss + constant == pytest.approx(-multivariate_normal(cov=whole).logpdf(values))
     wrong = check_grad(
-        lambda at: _negative_likelihood(at, features, values, AXES, slopes)[0],
-        lambda at: _negative_likelihood(at, features, values, AXES, slopes)[1],
+        lambda at: _negative_likelihood(at, *given)[0],
+        lambda at: _negative_likelihood(at, *given)[1],
         logs,
     )
     assert wrong < 1e-4

@@ -19,17 +19,26 @@ def normal_cdf(values: Array) -> Array:
     return below
 
 
-def shortfall(target: Any, mean: Array, deviation: Array) -> Array:
-    """E[max(target - Y, 0)] of a normal Y: how far it is expected to come out under the target.
+def spreads(mean: Array, deviation: Array, origin: Any) -> tuple[Array, Array]:
+    """(middle, spread) of the normal log(Y - origin), from mean and deviation of Y; known where the deviation is 0."""
+    above = np.where(deviation > 0.0, mean - origin, 1.0)
+    spread = np.sqrt(np.log1p((deviation / above) ** 2))
+    return np.log(above) - 0.5 * spread**2, spread
 
-    Shapes broadcast; a deviation of 0 is a value that is known. (Mockus 1978: expected improvement.)
+
+def shortfall(target: Any, mean: Array, deviation: Array, origin: Any) -> Array:
+    """E[max(target - Y, 0)]: how far Y, lognormal above `origin`, is expected to come out under the target.
+
+    Shapes broadcast; a deviation of 0 is a value that is known. (Expected improvement, Mockus 1978; of a lognormal it
+    is the price of a put, Black and Scholes 1973.)
     """
-    ahead = np.asarray(target - mean, dtype=np.float64)
-    spread = np.maximum(deviation, 1e-300)
-    scaled = np.clip(ahead / spread, -40.0, 40.0)
-    density = np.exp(-0.5 * scaled**2) / np.sqrt(2.0 * np.pi)
-    expected = ahead * normal_cdf(scaled) + spread * density
-    certain: Array = np.where(deviation > 0.0, np.maximum(expected, 0.0), np.maximum(ahead, 0.0))
+    middle, spread = spreads(mean, deviation, origin)
+    room = np.asarray(target - origin, dtype=np.float64)
+    spread = np.maximum(spread, 1e-12)
+    scaled = np.clip((np.log(np.maximum(room, 1e-300)) - middle) / spread, -40.0, 40.0)
+    expected = room * normal_cdf(scaled) - (mean - origin) * normal_cdf(scaled - spread)
+    lognormal = np.where(room > 0.0, np.maximum(expected, 0.0), 0.0)
+    certain: Array = np.where(deviation > 0.0, lognormal, np.maximum(target - mean, 0.0))
     return certain
 
 
@@ -42,8 +51,8 @@ def staircase(losses: Array, reference: Array) -> Array:
     return kept
 
 
-def area_gain(mean: Array, deviation: Array, front: Array, reference: Array) -> Array:
-    """Expected growth [n] of the area that the front covers, for predictions [n, 2] that are independent normals.
+def area_gain(mean: Array, deviation: Array, front: Array, reference: Array, origin: Array) -> Array:
+    """Expected growth [n] of the area that the front covers, for predictions [n, 2]: independent, as in `shortfall`.
 
     `front` is a `staircase`. Along the first loss the front is a flight of steps; a point (A, B) adds, over the step
     from l to u with ceiling c, the length of [max(A, l), u] times max(c - B, 0). Its expectation factors into
@@ -51,9 +60,9 @@ def area_gain(mean: Array, deviation: Array, front: Array, reference: Array) -> 
     """
     edges = np.append(front[:, 0], reference[0])
     ceilings = np.concatenate([[reference[1]], front[:, 1]])
-    reach = shortfall(edges, mean[:, :1], deviation[:, :1])
+    reach = shortfall(edges, mean[:, :1], deviation[:, :1], origin[0])
     lengths = np.diff(reach, axis=1, prepend=0.0)
-    heights = shortfall(ceilings, mean[:, 1:], deviation[:, 1:])
+    heights = shortfall(ceilings, mean[:, 1:], deviation[:, 1:], origin[1])
     expected: Array = np.einsum("ij,ij->i", lengths, heights)
     return np.maximum(expected, 0.0)
 

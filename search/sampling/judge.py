@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.sampling.encoding import Array
-from search.sampling.gain import area_gain, normal_cdf, shortfall, staircase, tchebycheff
+from search.sampling.gain import area_gain, normal_cdf, shortfall, spreads, staircase, tchebycheff
 from search.sampling.past import Told, View
 from search.sampling.surrogate import Kernel, Prior, Surrogate, centre_and_scale
 
@@ -21,6 +21,7 @@ BELOW = 0.3  # of the range that counts, under the best loss
 MARGIN = 0.1  # of the range of losses, by which the reference lies beyond the worst where none is given
 FAR = 1.0  # losses further beyond the reference than this times what lies between it and the best count as that far
 SAMPLES = 64  # of predictions, where the gain has no closed form
+NO_VALUES: Array = np.zeros(0)
 
 
 class Kernels:
@@ -67,19 +68,21 @@ class Judge:
         pending: Array,
         *,
         reference: Array,
+        limit: Array,
         useful: NDArray[np.int64],
         kernels: Kernels,
         rng: np.random.Generator,
     ) -> None:
         """`told` has losses; `pending` are features of running trials, taken to end as predicted (Ginsbourger 2010).
 
-        `reference` [m]: losses above it are worth nothing; NaN where the worst of the trials decides. `useful`:
-        indices of the trials that predictions rest on.
+        `reference` [m]: losses above it are worth nothing; NaN where the worst of the trials decides. `limit` [0 or 1,
+        m]: losses that every proposal comes near to as its known ones come near to theirs. `useful`: indices of the
+        trials that predictions rest on.
         """
         self._view, self._told, self._useful = view, told, useful
-        self._kernels, self._pending = kernels, pending
+        self._kernels, self._pending, self._limit = kernels, pending, limit
         measured = told.losses[~np.isnan(told.losses).any(axis=1)]
-        low, high = measured.min(axis=0), measured.max(axis=0)
+        low, high = np.vstack([measured, limit]).min(axis=0), measured.max(axis=0)
         own = high + MARGIN * np.where(high > low, high - low, 1.0)
         self._reference = np.where(np.isnan(reference), own, reference)
         self._span = np.where(self._reference > low, self._reference - low, 1.0)
@@ -111,12 +114,15 @@ class Judge:
     def _gain(self, mean: Array, deviation: Array) -> Array:
         if self._view.objectives == 1:
             best = min([*self._front[:, 0], self._reference[0]])
-            return shortfall(best, mean[:, 0], deviation[:, 0])
+            return shortfall(best, mean[:, 0], deviation[:, 0], self._origin[0])
         if self._view.objectives == 2:
-            return area_gain(mean, deviation, staircase(self._front, self._reference), self._reference)
+            front = staircase(self._front, self._reference)
+            return area_gain(mean, deviation, front, self._reference, self._origin)
         origin = self._reference - self._span
         best = tchebycheff((np.vstack([self._front, self._reference]) - origin) / self._span, self._weights).min()
-        outcomes = tchebycheff((mean + deviation * self._draws - origin) / self._span, self._weights)
+        middle, spread = spreads(mean, deviation, self._origin)
+        drawn = np.where(deviation > 0.0, self._origin + np.exp(middle + spread * self._draws), mean)
+        outcomes = tchebycheff((drawn - origin) / self._span, self._weights)
         improvement: Array = np.maximum(best - outcomes, 0.0).mean(axis=0)
         return improvement
 
@@ -133,8 +139,9 @@ class Judge:
 
     def _surrogate(self, index: int) -> Surrogate:
         if index not in self._surrogates:
-            losses = np.minimum(self._told.losses[:, index], self._ceiling[index])
-            self._surrogates[index] = self._modelled(np.log(losses - self._origin[index]))
+            losses = [np.minimum(each[:, index], self._ceiling[index]) for each in (self._told.losses, self._limit)]
+            told, limit = (np.log(each - self._origin[index]) for each in losses)
+            self._surrogates[index] = self._modelled(told, limit)
         return self._surrogates[index]
 
     def _hurdle_models(self) -> list[Surrogate]:
@@ -150,17 +157,20 @@ class Judge:
                 hurdles.append(self._modelled(_around_zero(measured)))
         return hurdles
 
-    def _modelled(self, values: Array) -> Surrogate:
-        """From values of the trials [n]; NaN where a trial says nothing."""
-        told, here = self._told, ~np.isnan(values)
-        kernel = self._kernels.of(self._view.prior, told.features[here], values[here])
+    def _modelled(self, values: Array, limit: Array = NO_VALUES) -> Surrogate:
+        """From values of the trials [n], NaN where a trial says nothing; and of the limit, where it has one."""
+        told, here = self._told.features, ~np.isnan(values)
+        first = self._view.limit_features(self._limit[: len(limit)])
+        kernel = self._kernels.of(
+            self._view.prior, np.concatenate([first, told[here]]), np.concatenate([limit, values[here]])
+        )
         chosen = self._useful[here[self._useful]]
-        model = Surrogate(kernel, told.features[chosen], values[chosen])
+        features, seen = np.concatenate([first, told[chosen]]), np.concatenate([limit, values[chosen]])
+        model = Surrogate(kernel, features, seen)
         if not len(self._pending):
             return model
         believed = model.predict(self._pending)[0]
-        features = np.concatenate([told.features[chosen], self._pending])
-        return Surrogate(kernel, features, np.concatenate([values[chosen], believed]))
+        return Surrogate(kernel, np.concatenate([features, self._pending]), np.concatenate([seen, believed]))
 
 
 def _around_zero(violations: Array) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.sampling.encoding import Array, Encoding, Params
+from search.sampling.encoding import NEUTRAL, Array, Encoding, Params
 from search.sampling.gain import unbeaten
 from search.sampling.surrogate import Prior
 
@@ -68,6 +68,14 @@ class View:
         own = self.encoding.features(rows, self.encoding.active(params))
         leading = (known[:, self.leading] - self._low) / (self._high - self._low)
         return np.concatenate([own, np.nan_to_num(leading, nan=0.5)], axis=1)
+
+    def limit_features(self, losses: Array) -> Array:
+        """Features of losses [n, m] that do not hang on the settings: those are neutral, choices all left open."""
+        made = np.zeros((len(losses), len(self.axis_of)))
+        numbers = [index for index, axis in enumerate(self.encoding.axes) if not axis.choices]
+        made[:, np.isin(self.axis_of, numbers)] = NEUTRAL
+        made[:, len(self.encoding.axis_of) :] = (losses[:, self.leading] - self._low) / (self._high - self._low)
+        return made
 
     def _rules(self, axis: int, rows: Array, losses: Array) -> bool:
         """Whether moving along the axis alone moves an objective that is known."""

@@ -47,6 +47,7 @@ class GainPerCost(BaseSampler):
         active: Active | None = None,
         scales: Mapping[int, Scale] | None = None,
         reference: Callable[[], Sequence[float | None]] | None = None,
+        limit: Callable[[], Sequence[float | None]] | None = None,
         seed: int | None = None,
         history: int = 256,
         haste: float = 1.0,
@@ -57,12 +58,14 @@ class GainPerCost(BaseSampler):
         `known[i](params)`: objective i where the parameters decide it, None where they do not. `active(params)`: names
         of the parameters that matter beside the others. `scales[i]`: how differences of objective i count.
         `reference()`: objective values beyond which nothing counts, None for one that the trials themselves decide.
+        `limit()`: objective values that every proposal comes near to as its known ones come near to theirs, as a
+        network comes near to the whole one the less is cut; None for one that nobody knows yet.
         `history`: trials that a proposal is predicted from, at most. `haste`: power of the cost that the gain is
         divided by.
         """
         self.base = base_named(base) if isinstance(base, str) else base
         self._space, self._cost, self._known, self._active = space, cost, known or {}, active
-        self._scales, self._reference = scales or {}, reference
+        self._scales, self._reference, self._limit = scales or {}, reference, limit
         self._history, self._haste = history, haste
         self._kernels = Kernels()
         self._memories: weakref.WeakKeyDictionary[Study, _Memory] = weakref.WeakKeyDictionary()
@@ -135,6 +138,7 @@ class GainPerCost(BaseSampler):
                 told,
                 pending,
                 reference=self._least(past.view),
+                limit=self._limit_of(past.view),
                 useful=useful,
                 kernels=self._kernels,
                 rng=self._rng,
@@ -161,6 +165,13 @@ class GainPerCost(BaseSampler):
         """The reference as losses [m]; NaN where the trials themselves decide."""
         reference = [None] * view.objectives if self._reference is None else self._reference()
         return view.losses([math.nan if value is None else value for value in reference])
+
+    def _limit_of(self, view: View) -> Array:
+        """The limit as losses [1, m]; [0, m] where it is not known, or no objective is known before a trial."""
+        values = [None] if self._limit is None or not view.leading else self._limit()
+        if None in values:
+            return np.zeros((0, view.objectives))
+        return view.losses([values])  # type: ignore[list-item]
 
 
 class _Memory:

@@ -19,16 +19,20 @@ LEADING_LENGTH, LEADING_SPREAD = -0.3, 0.5  # of a leading axis' length scale
 NOISE, NOISE_SPREAD = math.log(0.2), 1.0  # of the unexplained variance, the whole being 1
 SIGNAL_SPREAD = 1.0  # of the explained variance, around 1
 TREND, TREND_SPREAD = 0.0, 1.0  # of the variance that a trend explains
-LEAST_NOISE = 1e-4
+LEAST_NOISE = 1e-4  # of the unexplained variance; added to the variance of what was measured, for arithmetic's sake
+TWINS = 0.05  # distance of features at which trials cease to have the unexplained part in common
 STEPS = 40  # of L-BFGS, at most
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Matérn 5/2 with a length scale per axis, and a trend: `relevance` [features] is 1 / length^2.
+    """Matérn 5/2 with a length scale per axis, a trend, and noise: `relevance` [features] is 1 / length^2.
 
     The trend is linear in the features and in their products with the `leading` ones: what a setting is worth, and
     how that changes with an objective that is known beforehand. It is learned from fewer trials than a surface is.
+
+    Noise is what the settings do not explain. A trial of nearly the same settings prunes the same channels of the same
+    network and ends nearly the same: a second one there is no second chance.
     """
 
     relevance: Array
@@ -38,15 +42,15 @@ class Kernel:
     noise: float
 
     def between(self, one: Array, other: Array) -> Array:
-        """Covariance [n, m] of the explained part."""
+        """Covariance [n, m]."""
         near = _matern(_squared_distances(one, other, self.relevance))[0]
         common: Array = _slopes(one, self.leading) @ _slopes(other, self.leading).T
-        return self.signal * near + self.trend * common
+        return self.signal * near + self.trend * common + self.noise * _twins(one, other)
 
     def variance(self, features: Array) -> Array:
-        """Of the explained part [n], before anything is measured."""
+        """[n], before anything is measured."""
         slopes: Array = (_slopes(features, self.leading) ** 2).sum(axis=1)
-        return self.signal + self.trend * slopes
+        return self.signal + self.trend * slopes + self.noise
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,10 @@ class Prior:
     def fitted(self, features: Array, values: Array) -> Kernel:
         """The most plausible kernel for values [n], centred and of variance about 1, at features [n, features]."""
         centre, spread = self._normal()
-        slopes = _slopes(features, self._leading_features)
+        slopes, twins = _slopes(features, self._leading_features), _twins(features, features)
 
         def loss(logs: Array) -> tuple[float, Array]:
-            value, slope = _negative_likelihood(logs, features, values, self.axis_of, slopes)
+            value, slope = _negative_likelihood(logs, features, values, self.axis_of, slopes, twins)
             off = (logs - centre) / spread
             return value + 0.5 * float(off @ off), slope + off / spread
 
@@ -105,15 +109,15 @@ class Prior:
 
 
 def _negative_likelihood(
-    logs: Array, features: Array, values: Array, axis_of: NDArray[np.int64], slopes: Array
+    logs: Array, features: Array, values: Array, axis_of: NDArray[np.int64], slopes: Array, twins: Array
 ) -> tuple[float, Array]:
     """Of the values, and its slope in the logarithms of relevance [axes], signal, trend and noise."""
     axes, count = len(logs) - 3, len(values)
     relevance, (signal, trend, noise) = np.exp(logs[:axes])[axis_of], np.exp(logs[-3:])
     correlation, slope = _matern(_squared_distances(features, features, relevance))
     common = slopes @ slopes.T
-    covariance = signal * correlation + trend * common
-    covariance[np.diag_indices(count)] += noise
+    covariance = signal * correlation + trend * common + noise * twins
+    covariance[np.diag_indices(count)] += LEAST_NOISE
     factor = cholesky(covariance, lower=True, check_finite=False)
     weights = cho_solve((factor, True), values, check_finite=False)
     inverse = cho_solve((factor, True), np.eye(count), check_finite=False)
@@ -123,8 +127,8 @@ def _negative_likelihood(
     # sum_ij through_ij (f_i - f_j)^2 for each feature, without the n x n x features differences
     per_feature = 2.0 * (through.sum(axis=1) @ features**2 - np.einsum("ij,ij->j", features, through @ features))
     per_axis = np.bincount(axis_of, weights=per_feature * relevance, minlength=axes)
-    explained = [0.5 * signal * float((pull * correlation).sum()), 0.5 * trend * float((pull * common).sum())]
-    return loss, np.concatenate([0.5 * per_axis, explained, [0.5 * noise * float(np.trace(pull))]])
+    parts = ((signal, correlation), (trend, common), (noise, twins))
+    return loss, np.append(0.5 * per_axis, [0.5 * size * float((pull * part).sum()) for size, part in parts])
 
 
 def _slopes(features: Array, leading: NDArray[np.int64]) -> Array:
@@ -132,6 +136,12 @@ def _slopes(features: Array, leading: NDArray[np.int64]) -> Array:
     products = [features * features[:, [one]] for one in leading]
     whole: Array = np.hstack([features, *products]) / math.sqrt(max(1, features.shape[1]))
     return whole
+
+
+def _twins(one: Array, other: Array) -> Array:
+    """Correlation of the unexplained part: 1 for equal features, next to nothing beyond three times `TWINS`."""
+    near: Array = np.exp(-0.5 * _squared_distances(one, other, np.full(one.shape[1], TWINS**-2)))
+    return near
 
 
 def _squared_distances(one: Array, other: Array, relevance: Array) -> Array:
@@ -157,7 +167,7 @@ class Surrogate:
         self._kernel, self._features, self._values = kernel, features, values
         self.centre, self.scale = centre_and_scale(values)
         covariance = kernel.between(features, features)
-        covariance[np.diag_indices(len(values))] += kernel.noise
+        covariance[np.diag_indices(len(values))] += LEAST_NOISE
         self._factor = cholesky(covariance, lower=True, check_finite=False)
         self._weights = cho_solve((self._factor, True), (values - self.centre) / self.scale, check_finite=False)
 
@@ -166,9 +176,8 @@ class Surrogate:
         between = self._kernel.between(features, self._features)
         mean = between @ self._weights
         reduced = solve_triangular(self._factor, between.T, lower=True, check_finite=False)
-        whole = self._kernel.variance(features) + self._kernel.noise
-        variance = whole - np.einsum("ij,ij->j", reduced, reduced)
-        return self.centre + self.scale * mean, self.scale * np.sqrt(np.maximum(variance, self._kernel.noise))
+        variance = self._kernel.variance(features) - np.einsum("ij,ij->j", reduced, reduced)
+        return self.centre + self.scale * mean, self.scale * np.sqrt(np.maximum(variance, LEAST_NOISE))
 
 
 def centre_and_scale(values: Array) -> tuple[float, float]:
