@@ -20,7 +20,7 @@ NOISE, NOISE_SPREAD = math.log(0.2), 1.0  # of the unexplained variance, the who
 SIGNAL_SPREAD = 1.0  # of the explained variance, around 1
 TREND, TREND_SPREAD = 0.0, 1.0  # of the variance that a trend explains
 LEAST_NOISE = 1e-4  # of the unexplained variance; added to the variance of what was measured, for arithmetic's sake
-TWINS = 0.05  # distance of features at which trials cease to have the unexplained part in common
+TWINS = 0.05  # distance of features within which trials have most of the unexplained part in common
 STEPS = 40  # of L-BFGS, at most
 
 
