@@ -35,7 +35,7 @@ class Foreknowledge:
         self._most_accurate = -math.inf
 
     def watch(self, metrics: Mapping[str, float]) -> None:
-        """The baseline has come to this, and will hardly do worse in the end."""
+        """The baseline has come to this, or another trial has: the dense network will hardly end below."""
         self._most_accurate = max(self._most_accurate, metrics.get("accuracy", -math.inf))
 
     def hear(self, metrics: Mapping[str, float], *, dense: bool) -> None:

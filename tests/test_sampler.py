@@ -14,6 +14,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import TrialState, create_trial
 
+from search.sampling.candidates import anywhere
 from search.sampling.encoding import Encoding
 from search.sampling.sampler import GainPerCost
 
@@ -204,9 +205,9 @@ def test_what_all_proposals_come_near_to_draws_the_search_there() -> None:
 
     def proposed(**more: Any) -> float:
         sampler = informed("random", cost=None, reference=lambda: [0.3, 1.0], **more)
-        study, rng = two_objectives(sampler), random.Random(0)
-        for _ in range(12):
-            params = {name: domain_value(name, rng) for name in MIXED} | {"keep": rng.uniform(0.03, 0.1)}
+        study, rng, encoding = two_objectives(sampler), random.Random(0), Encoding(MIXED)
+        for drawn in encoding.params(anywhere(encoding, 12, np.random.default_rng(0))):
+            params = drawn | {"keep": rng.uniform(0.03, 0.1)}
             values = [0.25 + 0.03 * rng.random(), params["keep"]]
             study.add_trial(create_trial(params=params, distributions=MIXED, values=values))
         keeps = []
@@ -219,14 +220,6 @@ def test_what_all_proposals_come_near_to_draws_the_search_there() -> None:
 
     assert proposed(limit=lambda: [0.05, 1.0]) > 1.5 * proposed()
     assert proposed(limit=lambda: [None, 1.0]) == proposed(), "one that is not known says nothing"
-
-
-def domain_value(name: str, rng: random.Random) -> Any:
-    domain = MIXED[name]
-    if isinstance(domain, CategoricalDistribution):
-        return rng.choice(domain.choices)
-    assert isinstance(domain, (FloatDistribution, IntDistribution))
-    return domain.low if domain.single() else rng.choice([domain.low, domain.high])
 
 
 def test_what_must_not_be_proposed_is_not() -> None:

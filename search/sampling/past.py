@@ -66,16 +66,20 @@ class View:
     def features(self, rows: Array, params: Sequence[Params], known: Array) -> Array:
         """What the models see of rows [n, axes]: the settings, and the objectives known beforehand."""
         own = self.encoding.features(rows, self.encoding.active(params))
-        leading = (known[:, self.leading] - self._low) / (self._high - self._low)
-        return np.concatenate([own, np.nan_to_num(leading, nan=0.5)], axis=1)
+        return np.concatenate([own, np.nan_to_num(self._places(known), nan=0.5)], axis=1)
 
     def limit_features(self, losses: Array) -> Array:
         """Features of losses [n, m] that do not hang on the settings: those are neutral, choices all left open."""
         made = np.zeros((len(losses), len(self.axis_of)))
         numbers = [index for index, axis in enumerate(self.encoding.axes) if not axis.choices]
         made[:, np.isin(self.axis_of, numbers)] = NEUTRAL
-        made[:, len(self.encoding.axis_of) :] = (losses[:, self.leading] - self._low) / (self._high - self._low)
+        made[:, len(self.encoding.axis_of) :] = self._places(losses)
         return made
+
+    def _places(self, losses: Array) -> Array:
+        """Where losses [n, m] lie in the ranges of the leading objectives [n, leading]."""
+        places: Array = (losses[:, self.leading] - self._low) / (self._high - self._low)
+        return places
 
     def _rules(self, axis: int, rows: Array, losses: Array) -> bool:
         """Whether moving along the axis alone moves an objective that is known."""
