@@ -48,6 +48,10 @@ class Outlook(Protocol):
         """The boundaries that the plan will pass, and what they cost."""
         ...
 
+    def retraining(self, plan: Plan) -> float:
+        """The learning rates after the last event, summed; 1 is the whole training at the largest."""
+        ...
+
 
 class Log(Protocol):
     """Where facts are written before anyone acts on them: `tracking.log.EventLog`, or its twin in memory."""
@@ -88,7 +92,7 @@ class Driver:
         self._trials = trials
         self._listeners = tuple(heard)
         self._proposer: Proposer | AdjustmentProposer = (
-            Proposer(study, obstacle=self._obstacle, remaining=self._remaining)
+            Proposer(study, obstacle=self._obstacle, remaining=self._remaining, retraining=outlook.retraining)
             if study.adjust is None
             else AdjustmentProposer(study, study.adjust)
         )

@@ -6,6 +6,7 @@ from spaces.plan import Plan
 from spaces.study import Study
 from trainables.costing import Costing
 from trainables.data import load_data
+from trainables.foresight import retraining
 
 REMEMBERED = 512  # paths, those asked for last: the forks' random plans, and what samplers come back to
 
@@ -34,3 +35,7 @@ class TorchOutlook:
         if len(self._paths) > REMEMBERED:
             del self._paths[next(iter(self._paths))]
         return path
+
+    def retraining(self, plan: Plan) -> float:
+        """The learning rates after the last event, summed; 1 is the whole training at the largest."""
+        return retraining(plan)

@@ -17,11 +17,15 @@ from search.foreknowledge import Foreknowledge
 from search.sampling.bases import base_named
 from search.sampling.repeatable import RepeatableSampler, distribution_of, from_optuna, seed_of
 from search.sampling.sampler import GainPerCost
+from spaces.domains import Value
 from spaces.metrics import METRICS
 from spaces.plan import Plan
 from spaces.study import Study
 
 ATTEMPTS = 200  # asks for one proposal before the space counts as used up
+TIMELESS = ("prune.criterion", "prune.allocation")  # settings that say what is cut, and neither when nor what follows
+REMEMBERED = 4096  # covariates: a sampler asks for hundreds of plans each time, and many differ in what is cut alone
+LEAST_RETRAINING = 0.01  # of a whole training: less counts as so much
 PLAN = "plan"  # the constraint that a plan breaks which cannot be run as it stands
 
 
@@ -69,16 +73,20 @@ class Proposer:
         *,
         obstacle: Callable[[Plan], str | None] = lambda plan: None,
         remaining: Callable[[Plan], float] = lambda plan: 1.0,
+        retraining: Callable[[Plan], float] = lambda plan: 1.0,
     ) -> None:
         """`obstacle`: why a plan cannot be run as it stands (no event, an unreachable target); None where it can.
 
-        `remaining`: training MACs that a plan would still cost; only the sampler `gain` asks.
+        Only the sampler `gain` asks for `remaining`, training MACs that a plan would still cost, and for `retraining`,
+        how much of its training comes after its last event.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._study, self._obstacle, self._remaining = study, obstacle, remaining
+        self._study, self._obstacle, self._remaining, self._retraining = study, obstacle, remaining, retraining
         self._domains = {parameter.path: parameter.domain for parameter in study.parameters}
         self._distributions = {path: distribution_of(domain) for path, domain in self._domains.items()}
         self._foreknowledge = Foreknowledge(study)
+        self._timing = [path for path in self._domains if not path.startswith(TIMELESS)]
+        self._covariates_of: dict[tuple[Any, ...] | None, tuple[float, ...]] = {}
         self._sampler = RepeatableSampler(self._base(), self._domains)
         directions = [METRICS[metric].direction for metric in study.objectives]
         self._optuna = optuna.create_study(directions=directions, sampler=self._sampler)
@@ -99,7 +107,7 @@ class Proposer:
         for attempt in range(ATTEMPTS):
             self._sampler.reseed(seed_of(self._study.budget.seed, number, attempt))
             trial = self._optuna.ask(self._distributions)
-            choices = {path: from_optuna(domain, trial.params[path]) for path, domain in self._domains.items()}
+            choices = self._choices_of(trial.params)
             plan = self._study.plan(choices)
             offered = self._judged(plan, choices)
             if offered is None:
@@ -156,16 +164,33 @@ class Proposer:
             scales=foreknowledge.scales,
             reference=foreknowledge.reference,
             limit=foreknowledge.limit,
+            covariates=self._covariates,
             haste=budget.haste,
         )
 
     def _cost(self, params: Mapping[str, Any]) -> float:
         """Training MACs; infinite for what would only be passed over."""
-        choices = {path: from_optuna(domain, params[path]) for path, domain in self._domains.items()}
+        choices = self._choices_of(params)
         plan = self._study.plan(choices)
         if self._judged(plan, choices) is not None:
             return math.inf
         return self._remaining(plan) or math.inf  # nothing is left to train where its settings say what others' said
+
+    def _covariates(self, params: Mapping[str, Any] | None) -> tuple[float, ...]:
+        """How much of a plan's training follows its last event, as a logarithm: twice as much is always worth alike.
+
+        The dense network, which every plan comes near to, has all of it.
+        """
+        values = None if params is None else tuple(params[path] for path in self._timing)
+        if values not in self._covariates_of:
+            plan = self._study.baseline() if params is None else self._study.plan(self._choices_of(params))
+            if len(self._covariates_of) >= REMEMBERED:
+                self._covariates_of.clear()
+            self._covariates_of[values] = (math.log(self._retraining(plan) + LEAST_RETRAINING),)
+        return self._covariates_of[values]
+
+    def _choices_of(self, params: Mapping[str, Any]) -> dict[str, Value]:
+        return {path: from_optuna(domain, params[path]) for path, domain in self._domains.items()}
 
     def _judged(self, plan: Plan, choices: Mapping[str, Any]) -> PassedOver | None:
         if plan.hash in self._numbers:

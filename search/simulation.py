@@ -12,6 +12,7 @@ from spaces.path import Path, Step
 from spaces.plan import Plan
 from spaces.study import Study
 from tracking.memory import MemoryLog
+from trainables.foresight import retraining
 
 
 class RecordOutlook:
@@ -39,6 +40,10 @@ class RecordOutlook:
                 for lap in self._source.laps(plan)
             )
         return self._paths[name]
+
+    def retraining(self, plan: Plan) -> float:
+        """The learning rates after the last event, summed; 1 is the whole training at the largest."""
+        return retraining(plan)
 
 
 @dataclass(frozen=True)

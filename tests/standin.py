@@ -123,6 +123,9 @@ class StandInOutlook:
             path += [Step(boundary_of(plan, epoch), epoch, 1, 3 * DENSE_MACS) for epoch in left]
         return tuple(path)
 
+    def retraining(self, plan: Plan) -> float:
+        return 1.0 - fork_of(plan) / plan.train.epochs
+
 
 def epochs_run(home: Path) -> Counter[tuple[str, int]]:
     """How often each epoch of each plan was run."""

@@ -10,6 +10,7 @@ from spaces.path import Path
 from spaces.plan import Plan
 from tests.test_trial import a_plan
 from trainables.costing import Costing
+from trainables.foresight import retraining
 from trainables.trial import Trial
 
 PRUNE = a_plan().prune
@@ -124,3 +125,42 @@ def test_where_an_event_may_come_or_not_one_step_stands_for_the_rest() -> None:
     path = Costing().path(waiting)
     assert [(step.epochs, step.events) for step in path] == [(1, 0), (6, 1)]
     assert path[1].macs == 5 * path[0].macs
+
+
+SHORT = {"epochs": 6, "batch_size": 2, "learning_rate": 0.1}
+LEVEL = {**SHORT, "decay": "constant"}
+
+
+def area_of(one: Plan) -> float:
+    """From the learning rate of every step that a trial takes."""
+    trial, taken = Trial(one), list[tuple[int, list[float]]]()
+    train = trial._train
+
+    def train_and_note(epoch: int) -> tuple[float, float]:
+        taken.append((trial.progress.events, trial._chain.rates(trial.progress)))
+        return train(epoch)
+
+    trial._train = train_and_note  # type: ignore[method-assign]
+    while not trial.done:
+        trial.step()
+    after = [sum(rates) / len(rates) for events, rates in taken if events == trial.progress.events]
+    return sum(after) / (len(taken) * one.train.learning_rate)
+
+
+@pytest.mark.parametrize(
+    ("one", "area"),
+    [
+        (plan(train=LEVEL).dense(), 1.0),
+        (plan(train=SHORT, recover={"name": "continue"}), None),
+        (plan(train=LEVEL, recover={"name": "continue"}), 2 / 6),  # two events, the second after four epochs
+        (plan(train=LEVEL, recover={"name": "constant", "peak": 0.1}), 0.1 * 2 / 6),
+        (plan(train=LEVEL, recover={"name": "linear", "peak": 0.5, "warmup": 0.0}), 0.5 * 0.5 * 2 / 6),
+        (plan(train=SHORT, recover={"name": "cosine"}), None),
+        (plan(train={**LEVEL, "warmup_epochs": 5}, recover={"name": "continue"}), None),
+    ],
+)
+def test_retraining_is_the_area_under_the_learning_rates_after_the_last_event(one: Plan, area: float | None) -> None:
+    """Against arithmetic where it is easy; else against every step that a trial takes."""
+    if area is None:
+        area = area_of(one)
+    assert retraining(one) == pytest.approx(area, rel=0.1)

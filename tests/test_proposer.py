@@ -6,7 +6,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.proposer import Outcome, Proposal, Proposer
-from spaces.plan import Plan
+from spaces.plan import Plan, digest
 from spaces.study import Study
 from tests.standin import stand_in_study
 
@@ -157,3 +157,26 @@ def test_tpe_looks_where_the_front_is(tmp_path: Path) -> None:
         return sum(abs(keep - 0.4) for keep in keeps[30:]) / 30
 
     assert spread("tpe") < 0.5 * spread("random")
+
+
+def test_it_learns_what_retraining_is_worth(tmp_path: Path) -> None:
+    """Accuracy hangs on the retraining alone, which no setting shows: only who is told of it can learn that."""
+
+    def retraining(plan: Plan) -> float:
+        if plan.prune is None:
+            return 1.0
+        timing = [part.model_dump(mode="json") for part in (plan.prune.schedule, plan.prune.amount, plan.recover)]
+        return int(digest(timing)[:6], 16) / 16**6
+
+    def retrained(proposer: Proposer) -> float:
+        found = []
+        for number in range(40):
+            proposal = proposer.ask(number)
+            assert proposal is not None
+            keep = 1.0 if proposal.plan.prune is None else proposal.plan.prune.amount.keep_macs or 1.0
+            found.append(retraining(proposal.plan))
+            proposer.tell(number, Outcome({"accuracy": 0.8 + 0.1 * found[-1], "keep_macs": keep, "params": 1e4 * keep}))
+        return sum(found[20:]) / 20
+
+    study = study_of(tmp_path, "gain", "budget.haste=0")
+    assert retrained(Proposer(study, retraining=retraining)) > 0.9 > retrained(Proposer(study)) + 0.2

@@ -16,7 +16,9 @@ from optuna.trial import TrialState, create_trial
 
 from search.sampling.candidates import anywhere
 from search.sampling.encoding import Encoding
+from search.sampling.past import Covariates, View
 from search.sampling.sampler import GainPerCost
+from search.sampling.surrogate import Surrogate
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 BASES = ["tpe", "nsga2", "random"]
@@ -220,6 +222,31 @@ def test_what_all_proposals_come_near_to_draws_the_search_there() -> None:
 
     assert proposed(limit=lambda: [0.05, 1.0]) > 1.5 * proposed()
     assert proposed(limit=lambda: [None, 1.0]) == proposed(), "one that is not known says nothing"
+
+
+def test_what_follows_from_the_settings_is_learnt_from_fewer_trials() -> None:
+    """The error hangs on the product of two settings; whoever is told it predicts better."""
+
+    def product(params: Mapping[str, Any] | None) -> float:
+        assert params is not None
+        return float(params["peak"] * params["strength"])
+
+    encoding, directions = Encoding(MIXED), two_objectives(informed()).directions
+    rows = anywhere(encoding, 216, np.random.default_rng(0))
+    params = encoding.params(rows)
+    errors = np.array([0.4 * abs(product(one) - 0.5) - 0.1 * math.log(one["keep"]) for one in params])
+
+    def missed(covariates: Covariates | None) -> float:
+        view = View(encoding, directions, {1: "log"}, {1: lambda params: params["keep"]}, covariates)
+        features = view.features(rows, params, view.known(params))
+        told, values = features[:16], errors[:16]
+        kernel = view.prior.fitted(told, (values - values.mean()) / values.std())
+        predicted, _ = Surrogate(kernel, told, values).predict(features[16:])
+        return float(np.sqrt(np.mean((predicted - errors[16:]) ** 2)))
+
+    alone = missed(None)
+    assert missed(lambda params: [product(params)]) < 0.7 * alone
+    assert missed(lambda params: [1.0]) == alone, "what is the same for all says nothing"
 
 
 def test_what_must_not_be_proposed_is_not() -> None:

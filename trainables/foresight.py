@@ -14,6 +14,7 @@ from trainables.chain import Chain
 from trainables.checkpoint import Progress
 
 SAMPLED = 16  # steps of an epoch whose learning rates stand for all: rates are smooth in between
+SUMMED = 128  # steps of a whole training, at the least, where only the sum of the rates matters
 DIGITS = 24  # of a key: enough for a study, and a search holds many
 
 
@@ -40,6 +41,24 @@ def foreseen(plan: Plan, *, epoch_macs: int) -> Path:
             return tuple(path)
         progress = replace(progress, key=_after_epoch(chain, plan, progress), epochs=progress.epochs + 1)
         path.append(Step(progress.key, progress.epochs, progress.events, round(epoch_macs * left)))
+
+
+def retraining(plan: Plan) -> float:
+    """The learning rates after the last event, summed: 1 is the whole training at the recipe's largest rate.
+
+    Events that wait are taken to come when they must, and damage to be middling. How well a network recovers depends
+    on how long and how hard it is retrained, whatever schedule and recovery lead there (Renda et al. 2020; Le and Hua
+    2021).
+    """
+    steps = -(-SUMMED // plan.train.epochs)  # of an epoch
+    chain = Chain(plan, steps)
+    events_at = tuple(moment.epoch + 1 for moment in chain.moments)
+    ahead = replace(
+        Progress.at_start(""), events=len(events_at), events_at=events_at, removed_fraction=0.5, norm_ratio=0.5
+    )
+    left = range(events_at[-1] if events_at else 0, plan.train.epochs)
+    rates = [rate for epoch in left for rate in chain.rates(replace(ahead, epochs=epoch))]
+    return sum(rates) / (steps * plan.train.epochs * plan.train.learning_rate)
 
 
 def _origin(plan: Plan) -> Progress:

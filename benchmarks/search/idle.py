@@ -101,6 +101,10 @@ class IdleOutlook:
         own = [Step(f"{plan.hash}-{epoch}", epoch, 1, 3 * DENSE) for epoch in range(after + 1, epochs + 1)]
         return (*trunk, Step(f"{plan.hash}-event", after, 1, 0), *own)
 
+    def retraining(self, plan: Plan) -> float:
+        """The epochs of its own, all at one learning rate."""
+        return 1.0 if plan.prune is None else 1.0 - int(plan.prune.schedule.settings["after"]) / plan.train.epochs
+
 
 class _Meter:
     """When trials ended, and how large the driver was."""

@@ -45,7 +45,7 @@ class OwnStages:
 
     def __init__(self, outlook: Outlook) -> None:
         self._outlook = outlook
-        self.check, self.problem = outlook.check, outlook.problem
+        self.check, self.problem, self.retraining = outlook.check, outlook.problem, outlook.retraining
 
     def path(self, plan: Plan) -> Path:
         """The way, under keys that are the plan's alone."""

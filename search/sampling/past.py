@@ -17,7 +17,8 @@ from search.sampling.surrogate import Prior
 
 Scale = Literal["linear", "log"]
 Known = Mapping[int, Callable[[Params], float | None]]
-DESIGN = 64  # rows that a known objective's range is taken from
+Covariates = Callable[[Params | None], Sequence[float]]
+DESIGN = 64  # rows that the ranges of covariates and of known objectives are taken from
 USEFUL = 2 / 3  # share of a capped history that lies near the front; the rest are the newest
 FRONT = 64  # points that distances to the front are taken to, at most
 SMALLEST = 1e-12  # a loss on a logarithmic scale is at least this
@@ -27,23 +28,33 @@ class View:
     """A study as the models see it: features of rows, losses of values, objectives that the parameters decide."""
 
     def __init__(
-        self, encoding: Encoding, directions: Sequence[StudyDirection], scales: Mapping[int, Scale], known: Known
+        self,
+        encoding: Encoding,
+        directions: Sequence[StudyDirection],
+        scales: Mapping[int, Scale],
+        known: Known,
+        covariates: Covariates | None = None,
     ) -> None:
         self.encoding, self._known = encoding, known
+        self._covariates: Covariates = covariates or (lambda params: ())
         self._signs = np.array([-1.0 if one == StudyDirection.MAXIMIZE else 1.0 for one in directions])
         self._logs = np.array([scales.get(index) == "log" for index in range(len(self._signs))])
         design = encoding.drawn(np.random.default_rng(0).random((DESIGN, len(encoding.axes))))
-        losses = self.known(encoding.params(design))
+        params = encoding.params(design)
+        losses = self.known(params)
         self.leading = [i for i in range(len(self._signs)) if _varies(losses[:, i])]
-        self._low, self._high = losses[:, self.leading].min(axis=0), losses[:, self.leading].max(axis=0)
-        axes = len(encoding.axes)
-        self.axis_of = np.append(encoding.axis_of, np.arange(axes, axes + len(self.leading))).astype(np.int64)
+        self._place = _Places(losses[:, self.leading])
+        beside = np.array([self._covariates(one) for one in params], dtype=np.float64)
+        self._varying = [i for i in range(beside.shape[1]) if _varies(beside[:, i])]
+        self._place_beside = _Places(beside[:, self._varying])
+        axes, told = len(encoding.axes), len(self._varying) + len(self.leading)
+        self.axis_of = np.append(encoding.axis_of, np.arange(axes, axes + told)).astype(np.int64)
         self.ruling = [index for index in range(axes) if self._rules(index, design[:4], losses[:4])]
 
     @property
     def prior(self) -> Prior:
         """What is believed of a metric's kernel before there are values."""
-        return Prior(self.axis_of, len(self.leading))
+        return Prior(self.axis_of, len(self.leading), covariates=len(self._varying))
 
     @property
     def objectives(self) -> int:
@@ -64,22 +75,27 @@ class View:
         return self.losses(values)  # type: ignore[arg-type]
 
     def features(self, rows: Array, params: Sequence[Params], known: Array) -> Array:
-        """What the models see of rows [n, axes]: the settings, and the objectives known beforehand."""
+        """What the models see of rows [n, axes]: settings, covariates, and the objectives known beforehand."""
         own = self.encoding.features(rows, self.encoding.active(params))
-        return np.concatenate([own, np.nan_to_num(self._places(known), nan=0.5)], axis=1)
+        leading = np.nan_to_num(self._place(known[:, self.leading]), nan=NEUTRAL)
+        return np.concatenate([own, self._beside(params), leading], axis=1)
 
     def limit_features(self, losses: Array) -> Array:
-        """Features of losses [n, m] that do not hang on the settings: those are neutral, choices all left open."""
-        made = np.zeros((len(losses), len(self.axis_of)))
-        numbers = [index for index, axis in enumerate(self.encoding.axes) if not axis.choices]
-        made[:, np.isin(self.axis_of, numbers)] = NEUTRAL
-        made[:, len(self.encoding.axis_of) :] = self._places(losses)
-        return made
+        """Features of losses [n, m] that do not hang on the settings: those are neutral, choices all left open.
 
-    def _places(self, losses: Array) -> Array:
-        """Where losses [n, m] lie in the ranges of the leading objectives [n, leading]."""
-        places: Array = (losses[:, self.leading] - self._low) / (self._high - self._low)
-        return places
+        Covariates that lie beyond those of all settings count as the last of them.
+        """
+        made = np.full((len(losses), len(self.encoding.axis_of)), NEUTRAL)
+        choices = [index for index, axis in enumerate(self.encoding.axes) if axis.choices]
+        made[:, np.isin(self.encoding.axis_of, choices)] = 0.0
+        beside = self._beside([None] * len(losses)).clip(0.0, 1.0)
+        return np.concatenate([made, beside, self._place(losses[:, self.leading])], axis=1)
+
+    def _beside(self, params: Sequence[Params | None]) -> Array:
+        """Where covariates lie in their ranges [n, varying]."""
+        if not self._varying or not params:
+            return np.zeros((len(params), len(self._varying)))
+        return self._place_beside(np.array([self._covariates(one) for one in params])[:, self._varying])
 
     def _rules(self, axis: int, rows: Array, losses: Array) -> bool:
         """Whether moving along the axis alone moves an objective that is known."""
@@ -91,8 +107,19 @@ class View:
         return False
 
 
-def _varies(losses: Array) -> bool:
-    return bool(np.isfinite(losses).all() and losses.max() > losses.min())
+class _Places:
+    """Where values [n, columns] lie in the ranges of an example."""
+
+    def __init__(self, example: Array) -> None:
+        self._low, self._high = example.min(axis=0), example.max(axis=0)
+
+    def __call__(self, values: Array) -> Array:
+        places: Array = (values - self._low) / (self._high - self._low)
+        return places
+
+
+def _varies(values: Array) -> bool:
+    return bool(np.isfinite(values).all() and values.max() > values.min())
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 from search.sampling.bases import base_named, drawn, seed_generators
 from search.sampling.encoding import Active, Array, Encoding, Params
 from search.sampling.judge import Judge, Kernels
-from search.sampling.past import Known, Past, Scale, View, states_of
+from search.sampling.past import Covariates, Known, Past, Scale, View, states_of
 from search.sampling.pool import Pool
 from search.sampling.prices import Prices
 
@@ -48,6 +48,7 @@ class GainPerCost(BaseSampler):
         scales: Mapping[int, Scale] | None = None,
         reference: Callable[[], Sequence[float | None]] | None = None,
         limit: Callable[[], Sequence[float | None]] | None = None,
+        covariates: Covariates | None = None,
         seed: int | None = None,
         history: int = 256,
         haste: float = 1.0,
@@ -60,12 +61,15 @@ class GainPerCost(BaseSampler):
         `reference()`: objective values beyond which nothing counts, None for one that the trials themselves decide.
         `limit()`: objective values that every proposal comes near to as its known ones come near to theirs, as a
         network comes near to the whole one the less is cut; None for one that nobody knows yet.
+        `covariates(params)`: numbers that follow from the parameters and say more of the outcome than those do; of
+        None, those that belong to the limit.
         `history`: trials that a proposal is predicted from, at most. `haste`: power of the cost that the gain is
         divided by.
         """
         self.base = base_named(base) if isinstance(base, str) else base
         self._space, self._cost, self._known, self._active = space, cost, known or {}, active
         self._scales, self._reference, self._limit = scales or {}, reference, limit
+        self._covariates = covariates
         self._history, self._haste = history, haste
         self._kernels = Kernels()
         self._memories: weakref.WeakKeyDictionary[Study, _Memory] = weakref.WeakKeyDictionary()
@@ -157,7 +161,7 @@ class GainPerCost(BaseSampler):
         example = encoding.params(np.zeros((1, len(encoding.axes))))[0]
         known = {index: function for index, function in self._known.items() if function(example) is not None}
         if memory.past is None or memory.of != (space, set(known)):
-            memory.past = Past(View(encoding, study.directions, self._scales, known))
+            memory.past = Past(View(encoding, study.directions, self._scales, known, self._covariates))
             memory.of = (dict(space), set(known))
         return memory.past
 

@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 SQRT5 = math.sqrt(5.0)
 # Priors, as mean and deviation of logarithms; taken by predictive likelihood on 200 random plans of the digits study.
 LENGTH, LENGTH_SPREAD = -0.5, 0.7  # of a setting's length scale, times the square root of how many there are
-LEADING_LENGTH, LEADING_SPREAD = -0.3, 0.5  # of a leading axis' length scale
+LEADING_LENGTH, LEADING_SPREAD = -0.3, 0.5  # of the length scale of a covariate or a leading axis
 NOISE, NOISE_SPREAD = math.log(0.2), 1.0  # of the unexplained variance, the whole being 1
 SIGNAL_SPREAD = 1.0  # of the explained variance, around 1
 TREND, TREND_SPREAD = 0.0, 1.0  # of the variance that a trend explains
@@ -59,21 +59,22 @@ class Prior:
 
     The length scales of settings grow with their number, so that more axes do not mean less correlation (Hvarfner et
     al. 2024). Axes that lead are expected to matter most: an objective that is known beforehand is one, since that
-    the others depend on it is why there is a front.
+    the others depend on it is why there is a front. So are covariates, or nobody would have named them.
     """
 
     axis_of: NDArray[np.int64]  # the axis that each feature belongs to; features of one axis share its length scale
     leading: int  # how many of the last axes lead
+    covariates: int = 0  # how many axes before those follow from the settings
 
     @property
-    def _settings(self) -> int:
-        """How many axes come before those that lead."""
-        return (int(self.axis_of.max()) + 1 if len(self.axis_of) else 0) - self.leading
+    def _axes(self) -> int:
+        return int(self.axis_of.max()) + 1 if len(self.axis_of) else 0
 
     def _lengths(self) -> tuple[Array, Array]:
-        settings = self._settings
-        centre = [LENGTH + 0.5 * math.log(max(settings, 1))] * settings + [LEADING_LENGTH] * self.leading
-        return np.array(centre), np.array([LENGTH_SPREAD] * settings + [LEADING_SPREAD] * self.leading)
+        told = self.covariates + self.leading
+        settings = self._axes - told
+        centre = [LENGTH + 0.5 * math.log(max(settings, 1))] * settings + [LEADING_LENGTH] * told
+        return np.array(centre), np.array([LENGTH_SPREAD] * settings + [LEADING_SPREAD] * told)
 
     def kernel(self) -> Kernel:
         """The most plausible one."""
@@ -101,7 +102,7 @@ class Prior:
 
     @property
     def _leading_features(self) -> NDArray[np.int64]:
-        return np.flatnonzero(self.axis_of >= self._settings)
+        return np.flatnonzero(self.axis_of >= self._axes - self.leading)
 
     def _kernel(self, logs: Array) -> Kernel:
         signal, trend, noise = (float(value) for value in np.exp(logs[-3:]))
