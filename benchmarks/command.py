@@ -14,9 +14,10 @@ Part = Callable[[], list[Figure]]
 
 
 def parser(name: str, summary: str) -> argparse.ArgumentParser:
-    """`[--quick] [--json FILE]`; a benchmark adds what else it takes."""
+    """`[--quick] [--only PART] [--json FILE]`; a benchmark adds what else it takes."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=summary)
     made.add_argument("--quick", action="store_true", help="smaller cases, and no results page")
+    made.add_argument("--only", metavar="PART", help="measure this part alone, and write no results page")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return made
 
@@ -34,6 +35,11 @@ def run(
 
     `left_out` is what --quick leaves out; `options` the benchmark's own as the report shows them.
     """
+    if arguments.only is not None:
+        if arguments.only not in parts:
+            print(f"no part '{arguments.only}': one of {', '.join(parts)}", file=sys.stderr)
+            return 2
+        parts = {arguments.only: parts[arguments.only]}
     start, started_on = time.monotonic(), machine()
     figures: list[Figure] = []
     failed = False
@@ -49,9 +55,10 @@ def run(
             print("  " + "  ".join(figure.cells()), flush=True)
         figures += measured
     quick = " --quick" if arguments.quick else ""
+    only = f" --only '{arguments.only}'" if arguments.only is not None else ""
     report = Report(
         name=name,
-        command=f"python -m benchmarks.{name}{quick}{options}",
+        command=f"python -m benchmarks.{name}{quick}{only}{options}",
         left_out=left_out if arguments.quick else "",
         minutes=(time.monotonic() - start) / 60,
         figures=figures,
@@ -62,7 +69,7 @@ def run(
     print(f"\n{report.as_markdown()}")
     if arguments.json:
         arguments.json.write_text(report.as_json())
-    if not arguments.quick and not failed:
+    if not arguments.quick and arguments.only is None and not failed:
         report.write_results()
         print(f"written: benchmarks/results/{name}.md", file=sys.stderr)
     return 1 if failed else 0

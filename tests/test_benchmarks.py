@@ -88,6 +88,21 @@ def test_a_full_run_writes_a_page_in_which_a_missed_target_stays_missed(
     assert str(tmp_path) not in page
 
 
+def test_one_part_alone_is_measured_and_leaves_the_page_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    file = tmp_path / "figures.json"
+    parts = {"first": lambda: [MISSED], "second": lambda: [MET]}
+    assert run(["--only", "second", "--json", str(file)], parts) == 0
+    written = json.loads(file.read_text())
+    assert [row["figure"] for row in written["figures"]] == [MET.figure]
+    assert written["command"] == "python -m benchmarks.example --only 'second'"
+    assert run(["--only", "third"], parts) == 2
+    assert "no part 'third': one of first, second" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_part_that_fails_costs_neither_the_other_figures_nor_goes_unnoticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

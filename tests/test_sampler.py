@@ -17,8 +17,9 @@ from optuna.trial import TrialState, create_trial
 from search.sampling.candidates import anywhere
 from search.sampling.encoding import Encoding
 from search.sampling.past import Covariates, View
+from search.sampling.prices import Prices
 from search.sampling.sampler import GainPerCost
-from search.sampling.surrogate import Surrogate
+from search.sampling.surrogate import Prior, Surrogate
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 BASES = ["tpe", "nsga2", "random"]
@@ -307,6 +308,21 @@ def test_of_equal_gains_the_cheap_one_is_proposed() -> None:
 
     assert chosen(lambda params: 1.0 if params["until"] == 8 else 5.0) < 9.0
     assert chosen(None) > 9.0
+
+
+def test_the_more_run_at_once_the_less_their_cost_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    powers = []
+
+    class Noted(Prices):
+        def __init__(self, cost: Any, prior: Prior, haste: float) -> None:
+            powers.append(haste)
+            super().__init__(cost, prior, haste)
+
+    monkeypatch.setattr("search.sampling.sampler.Prices", Noted)
+    sampler = informed("random", haste=0.6)
+    study = two_objectives(sampler)
+    told(study, sampler, 12, running=4)
+    assert powers[-4:] == pytest.approx([0.6, 0.6 / math.sqrt(2), 0.6 / math.sqrt(3), 0.3])
 
 
 def test_only_some_candidates_are_priced() -> None:

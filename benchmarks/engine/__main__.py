@@ -1,4 +1,4 @@
-"""`python -m benchmarks.engine [--quick] [--json FILE] [--data ROOT]`"""
+"""`python -m benchmarks.engine [--quick] [--only PART] [--json FILE] [--data ROOT]`"""
 
 import sys
 from functools import partial

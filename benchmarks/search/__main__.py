@@ -1,4 +1,4 @@
-"""`python -m benchmarks.search [--quick] [--json FILE] [--data ROOT] [--processes N]`"""
+"""`python -m benchmarks.search [--quick] [--only PART] [--json FILE] [--data ROOT] [--processes N]`"""
 
 import sys
 from functools import partial

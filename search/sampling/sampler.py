@@ -64,7 +64,7 @@ class GainPerCost(BaseSampler):
         `covariates(params)`: numbers that follow from the parameters and say more of the outcome than those do; of
         None, those that belong to the limit.
         `history`: trials that a proposal is predicted from, at most. `haste`: power of the cost that the gain is
-        divided by.
+        divided by, where no other trial runs; with n at once it is divided by the root of n.
         """
         self.base = base_named(base) if isinstance(base, str) else base
         self._space, self._cost, self._known, self._active = space, cost, known or {}, active
@@ -129,7 +129,9 @@ class GainPerCost(BaseSampler):
         finished, running = states_of(study, trial)
         told, (pending, known) = past.told(finished), past.features(past.rows_of(running))
         starts = len(told) + len(pending) < START or not told.ended.any()
-        prices = Prices(self._cost, past.view.prior, START_HASTE * self._haste if starts else self._haste)
+        # Of many at once none is waited for alone: the search takes as long as its rounds, however cheap each trial.
+        haste = self._haste / math.sqrt(1 + len(pending))
+        prices = Prices(self._cost, past.view.prior, START_HASTE * haste if starts else haste)
         pool = Pool(past, told, pending, prices=prices, rng=self._rng)
         if starts:
             row = pool.first()
