@@ -30,10 +30,12 @@ def run(
     packages: Sequence[str],
     left_out: str,
     options: str = "",
+    page: str = "",
 ) -> int:
     """Measures every part and reports; a part that fails is a row that says so, and makes the exit status 1.
 
-    `left_out` is what --quick leaves out; `options` the benchmark's own as the report shows them.
+    `left_out` is what --quick leaves out; `options` the benchmark's own as the report shows them; `page` the results
+    page's name where it is not the benchmark's.
     """
     if arguments.only is not None:
         if arguments.only not in parts:
@@ -57,7 +59,7 @@ def run(
     quick = " --quick" if arguments.quick else ""
     only = f" --only '{arguments.only}'" if arguments.only is not None else ""
     report = Report(
-        name=name,
+        name=page or name,
         command=f"python -m benchmarks.{name}{quick}{only}{options}",
         left_out=left_out if arguments.quick else "",
         minutes=(time.monotonic() - start) / 60,
@@ -71,5 +73,5 @@ def run(
         arguments.json.write_text(report.as_json())
     if not arguments.quick and arguments.only is None and not failed:
         report.write_results()
-        print(f"written: benchmarks/results/{name}.md", file=sys.stderr)
+        print(f"written: benchmarks/results/{report.name}.md", file=sys.stderr)
     return 1 if failed else 0

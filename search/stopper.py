@@ -125,12 +125,9 @@ class FrontStopper:
         fraction = course.rungs.get(epoch)
         if fraction is None:
             return "go on"
-        if fraction not in course.verdicts:
-            score = score_of(metrics, self._objectives, self._constraints)
-            course.scores[fraction] = score
+        if fraction not in course.heard:
             course.heard[fraction] = self._foretold(metrics)
-            self._rungs[fraction].add(number, score)
-            course.verdicts[fraction] = self._verdict(self._rungs[fraction], score)
+            course.verdicts[fraction] = self._ranked(number, fraction, metrics)
             if course.verdicts[fraction] == "stop":
                 course.stopped_at = fraction
         return course.verdicts[fraction]
@@ -166,7 +163,14 @@ class FrontStopper:
             for metric in heard.keys() & end.keys()
         )
 
-    def _verdict(self, rung: Ranking[int], score: Score) -> Verdict:
+    def _ranked(self, number: int, fraction: float, metrics: Mapping[str, Any]) -> Verdict:
+        """Let the trial into the rung, where ranks decide anything."""
+        if self._settings.name == "none":
+            return "go on"
+        score = score_of(metrics, self._objectives, self._constraints)
+        self._courses[number].scores[fraction] = score
+        rung = self._rungs[fraction]
+        rung.add(number, score)
         return "go on" if self._is_young(rung) or rung.is_among(self._keeps(rung), score) else "stop"
 
     def _keeps(self, rung: Ranking[int]) -> int:
@@ -174,8 +178,8 @@ class FrontStopper:
         return len(rung) if self._is_young(rung) else math.ceil(len(rung) / self._settings.reduction)
 
     def _is_young(self, rung: Ranking[int]) -> bool:
-        """Whether a rung stops nobody yet, or never does."""
-        return self._settings.name == "none" or len(rung) < self._settings.grace
+        """Whether a rung stops nobody yet."""
+        return len(rung) < self._settings.grace
 
     def _foretold(self, metrics: Mapping[str, Any]) -> dict[str, float]:
         """The objectives that a rung can be wrong about; training MACs only ever add up."""

@@ -221,7 +221,8 @@ print(json.dumps({name: indices.tolist() for name, indices in kept.items()}))
 """
     answers = set()
     for rank, threads in (("0", "1"), ("1", "2")):
-        environment = {**os.environ, "PYTHONHASHSEED": rank, "PYTHONPATH": str(ROOT)}
+        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONHASHSEED": rank, "PYTHONPATH": paths}
         command = [sys.executable, "-c", code, threads]
         answers.add(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
     assert len(answers) == 1

@@ -4,9 +4,12 @@ Does NOT cover: where trials come from (`tracking.standing` from events, `tracki
 """
 
 import math
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from spaces.errors import UserError
 
@@ -72,21 +75,41 @@ def front(points: Iterable[Point], objectives: Objectives, constraints: Constrai
     for losses, point in sorted(((_losses(p, objectives), p) for p in allowed), key=lambda pair: pair[0]):
         if not any(_beats(other, losses) for other, _ in kept):
             kept.append((losses, point))
-    return sorted((point for _, point in kept), key=lambda p: (p.metrics.get("keep_macs", math.inf), p.trial))
+    return sorted((point for _, point in kept), key=_by_cost)
 
 
-def joined(
-    members: Sequence[Point], point: Point, objectives: Objectives, constraints: Constraints | None = None
-) -> list[Point]:
-    """The front of a front's members and one more point: each member is looked at once."""
-    if not front([point], objectives, constraints):
-        return list(members)
-    losses = _losses(point, objectives)
-    others = [(member, _losses(member, objectives)) for member in members]
-    if any(_beats(other, losses) for _, other in others):
-        return list(members)
-    left = [member for member, other in others if not _beats(losses, other)]
-    return sorted([*left, point], key=lambda p: (p.metrics.get("keep_macs", math.inf), p.trial))
+class GrowingFront:
+    """The points that no other beats, kept current as points come: what was beaten once stays beaten."""
+
+    def __init__(self, objectives: Objectives, constraints: Constraints | None = None) -> None:
+        self._objectives, self._constraints = objectives, constraints or {}
+        self._members: list[Point] = []
+        self._losses = np.zeros((0, len(objectives)))  # of the members, in their order
+
+    @property
+    def members(self) -> list[Point]:
+        """Cheapest first."""
+        return list(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def join(self, point: Point) -> bool:
+        """Let a point in unless a member beats it; whether it came in. It pushes out whom it beats."""
+        if not (is_feasible(point, self._constraints) and _has(point, self._objectives)):
+            return False
+        own = np.array(_losses(point, self._objectives))
+        differs = (self._losses != own).any(axis=1)
+        if (differs & (self._losses <= own).all(axis=1)).any():
+            return False
+        stays = ~(differs & (self._losses >= own).all(axis=1))
+        if not stays.all():
+            self._members = [member for member, is_left in zip(self._members, stays, strict=True) if is_left]
+            self._losses = self._losses[stays]
+        place = bisect(self._members, _by_cost(point), key=_by_cost)
+        self._members.insert(place, point)
+        self._losses = np.insert(self._losses, place, own, axis=0)
+        return True
 
 
 def is_feasible(point: Point, constraints: Constraints) -> bool:
@@ -97,6 +120,10 @@ def is_feasible(point: Point, constraints: Constraints) -> bool:
         if not ((low is None or value >= low) and (high is None or value <= high)) or math.isnan(value):
             return False
     return True
+
+
+def _by_cost(point: Point) -> tuple[float, int]:
+    return (point.metrics.get("keep_macs", math.inf), point.trial)
 
 
 def _has(point: Point, objectives: Objectives) -> bool:

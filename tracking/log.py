@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from spaces.errors import UserError
 from tracking.events import Event
 from tracking.mirror import Mirror
-from tracking.segments import line_of, lines_of, recover, segment_of, segment_path, tail_path, write_durably
+from tracking.segments import line_of, recover, segment_of, segment_path, tail_path, write_durably
 
 SEGMENT = 512  # events per sealed segment
 PASSING = frozenset({"started", "reported"})
@@ -51,7 +51,9 @@ class EventLog:
         self._segments = recovered.segments
         self._known = {identity for event in self._events if (identity := identity_of(event))}
         # Written anew: neither a half-written last line nor lines that a seal already holds may precede new ones.
-        write_durably(tail_path(folder), lines_of(self._events[self._sealed :], self._sealed))
+        unsealed = enumerate(self._events[self._sealed :], start=self._sealed)
+        self._unsealed = [line_of(event, number) for number, event in unsealed]
+        write_durably(tail_path(folder), b"".join(self._unsealed))
         self._tail = tail_path(folder).open("ab", buffering=0)
         self._sealed_at = time.monotonic()
 
@@ -97,8 +99,10 @@ class EventLog:
         identity = identity_of(event)
         if identity is not None and identity in self._known:
             return False
-        self._write(line_of(event, len(self._events)), sync=event.kind not in PASSING)
+        line = line_of(event, len(self._events))
+        self._write(line, sync=event.kind not in PASSING)
         self._events.append(event)
+        self._unsealed.append(line)
         if identity is not None:
             self._known.add(identity)
         is_due = self._mirror is not None and time.monotonic() - self._sealed_at >= UNCOPIED
@@ -151,13 +155,14 @@ class EventLog:
             return
         path = segment_path(self._folder, self._segments)
         try:
-            write_durably(path, segment_of(self._events[self._sealed :], self._sealed))
+            write_durably(path, segment_of(self._unsealed, self._sealed))
             write_durably(tail_path(self._folder), b"")
         except OSError:
             return  # the facts are in the tail, and the next event tries again
         self._tail.close()
         self._tail = tail_path(self._folder).open("ab", buffering=0)
         self._sealed = len(self._events)
+        self._unsealed.clear()
         self._segments += 1
         if self._mirror is not None:
             self._mirror.push(path)

@@ -8,8 +8,10 @@ from collections import Counter
 from typing import Any
 
 from tracking.events import Event
-from tracking.front import Constraints, Objectives, Point, hypervolume, is_feasible, joined
+from tracking.front import Constraints, GrowingFront, Objectives, Point, hypervolume
 from tracking.names import trial_name
+
+COVERED: Objectives = {"accuracy": "maximize", "keep_macs": "minimize"}
 
 
 class Standing:
@@ -24,7 +26,9 @@ class Standing:
         self.failures: dict[str, str] = {}  # plan hash: why it failed
         self.points: dict[str, Point] = {}  # every full-length trial, by plan hash
         self._proposals: dict[str, tuple[int, dict[str, Any]]] = {}
-        self._front: list[Point] = []
+        self._front = GrowingFront(self.objectives)
+        self._covering = GrowingFront(COVERED)  # what the hypervolume hangs on
+        self._hypervolume: float | None = None  # None where it is to be reckoned anew
 
     def hear(self, event: Event) -> bool:
         """Take one event in; whether the front changed."""
@@ -33,6 +37,9 @@ class Standing:
                 self.study = event.body.get("study", self.study)
                 self.objectives = event.body.get("objectives") or self.objectives
                 self.constraints = event.body.get("constraints") or {}
+                if not self.points:  # a search that goes on opens again, with the same
+                    self._front = GrowingFront(self.objectives, self.constraints)
+                    self._covering = GrowingFront(COVERED, self.constraints)
             case "proposed" if event.plan_hash and event.trial is not None:
                 self._proposals.setdefault(event.plan_hash, (event.trial, event.body.get("plan", {})))
             case "started" if event.plan_hash and self.ended.get(event.plan_hash) == "stopped":
@@ -54,15 +61,14 @@ class Standing:
     @property
     def front(self) -> list[Point]:
         """The full-length trials that no other beats, cheapest first."""
-        return list(self._front)
+        return self._front.members
 
     @property
     def hypervolume(self) -> float | None:
         """Of the feasible full-length trials; None before the dense baseline, which sets the reference, is known."""
-        if self.baseline is None:
-            return None
-        feasible = [point for point in self.points.values() if is_feasible(point, self.constraints)]
-        return hypervolume(feasible, self.baseline.accuracy)
+        if self.baseline is not None and self._hypervolume is None:
+            self._hypervolume = hypervolume(self._covering.members, self.baseline.accuracy)
+        return self._hypervolume
 
     @property
     def reasons(self) -> Counter[str]:
@@ -84,9 +90,9 @@ class Standing:
         self.points[plan_hash] = point
         if trial == 0:
             self.baseline = point
-        # What was beaten stays beaten, so the old front and the newcomer decide.
-        before, self._front = self._front, joined(self._front, point, self.objectives, self.constraints)
-        return before != self._front
+        if self._covering.join(point) or trial == 0:
+            self._hypervolume = None
+        return self._front.join(point)
 
 
 def numbers(body: dict[str, Any]) -> dict[str, float]:

@@ -35,6 +35,7 @@ def main() -> int:
         packages=("torch", "torchvision", "torch-pruning"),
         left_out=LEFT_OUT,
         options=" --data ROOT" if arguments.data else "",
+        page="engine_gpu" if chosen.on_gpu else "engine",  # figures of two devices do not stand in for each other
     )
 
 
