@@ -49,7 +49,7 @@ class Outlook(Protocol):
         ...
 
     def retraining(self, plan: Plan) -> float:
-        """The learning rates after the last event, summed; 1 is the whole training at the largest."""
+        """The learning rates after a cut, summed, the mean over what is cut; 1 is the whole training at the largest."""
         ...
 
 

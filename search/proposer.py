@@ -78,7 +78,7 @@ class Proposer:
         """`obstacle`: why a plan cannot be run as it stands (no event, an unreachable target); None where it can.
 
         Only the sampler `gain` asks for `remaining`, training MACs that a plan would still cost, and for `retraining`,
-        how much of its training comes after its last event.
+        how much of its training comes after what it cuts.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._study, self._obstacle, self._remaining, self._retraining = study, obstacle, remaining, retraining
@@ -177,7 +177,7 @@ class Proposer:
         return self._remaining(plan) or math.inf  # nothing is left to train where its settings say what others' said
 
     def _covariates(self, params: Mapping[str, Any] | None) -> tuple[float, ...]:
-        """How much of a plan's training follows its last event, as a logarithm: twice as much is always worth alike.
+        """How much of a plan's training follows its cuts, as a logarithm: twice as much is always worth alike.
 
         The dense network, which every plan comes near to, has all of it.
         """

@@ -42,7 +42,7 @@ class RecordOutlook:
         return self._paths[name]
 
     def retraining(self, plan: Plan) -> float:
-        """The learning rates after the last event, summed; 1 is the whole training at the largest."""
+        """The learning rates after a cut, summed, the mean over what is cut; 1 is the whole training at the largest."""
         return retraining(plan)
 
 

@@ -5,6 +5,7 @@ boundary there. Costs follow the amounts: between events a network is taken to c
 """
 
 from dataclasses import replace
+from statistics import fmean
 
 from spaces.path import Path, Step
 from spaces.plan import Plan, digest
@@ -44,21 +45,26 @@ def foreseen(plan: Plan, *, epoch_macs: int) -> Path:
 
 
 def retraining(plan: Plan) -> float:
-    """The learning rates after the last event, summed: 1 is the whole training at the recipe's largest rate.
+    """The learning rates after a cut, summed; of several cuts the mean by how many MACs each takes away.
 
-    Events that wait are taken to come when they must, and damage to be middling. How well a network recovers depends
-    on how long and how hard it is retrained, whatever schedule and recovery lead there (Renda et al. 2020; Le and Hua
-    2021).
+    1 is the whole training at the recipe's largest rate; a plan without an event has all of its training. Events that
+    wait are taken to come when they must, and damage to be middling. How well a network recovers depends on how long
+    and how hard it is retrained, whatever schedule and recovery lead there (Renda et al. 2020; Le and Hua 2021).
     """
-    steps = -(-SUMMED // plan.train.epochs)  # of an epoch
+    train, steps = plan.train, -(-SUMMED // plan.train.epochs)  # of an epoch
     chain = Chain(plan, steps)
-    events_at = tuple(moment.epoch + 1 for moment in chain.moments)
-    ahead = replace(
-        Progress.at_start(""), events=len(events_at), events_at=events_at, removed_fraction=0.5, norm_ratio=0.5
-    )
-    left = range(events_at[-1] if events_at else 0, plan.train.epochs)
-    rates = [rate for epoch in left for rate in chain.rates(replace(ahead, epochs=epoch))]
-    return sum(rates) / (steps * plan.train.epochs * plan.train.learning_rate)
+    at = [moment.epoch + 1 for moment in chain.moments]
+    middling = replace(Progress.at_start(""), removed_fraction=0.5, norm_ratio=0.5)
+    left = [0.0]  # of the training, after its last epoch and those before it
+    for epoch in reversed(range(train.epochs)):
+        past = tuple(event for event in at if event <= epoch)
+        rates = chain.rates(replace(middling, epochs=epoch, events=len(past), events_at=past))
+        left.append(left[-1] + sum(rates) / (steps * train.epochs * train.learning_rate))
+    if not at:
+        return left[-1]
+    cut = [moment.sparsity for moment in chain.moments]
+    shares = [now - before for before, now in zip([0.0, *cut], cut, strict=False)]
+    return fmean([left[train.epochs - event] for event in at], shares if sum(shares) else None)
 
 
 def _origin(plan: Plan) -> Progress:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from search.sampling.encoding import Array
 from search.sampling.gain import area_gain, normal_cdf, shortfall, spreads, staircase, tchebycheff
 from search.sampling.past import Told, View
-from search.sampling.surrogate import Kernel, Prior, Surrogate, centre_and_scale
+from search.sampling.surrogate import Kernel, Prior, Surrogate, centre_and_scale, drifted
 
 REFIT_FROM, REFIT_GROWTH = 24, 1.2  # a kernel is fitted anew for each of so many trials, then for so many times more
 FITTED_ON = 128  # trials at most: more change a kernel less than they cost
@@ -141,7 +141,7 @@ class Judge:
         if index not in self._surrogates:
             losses = [np.minimum(each[:, index], self._ceiling[index]) for each in (self._told.losses, self._limit)]
             told, limit = (np.log(each - self._origin[index]) for each in losses)
-            self._surrogates[index] = self._modelled(told, limit)
+            self._surrogates[index] = self._modelled(told, limit, drift=self._view.prior.drift)
         return self._surrogates[index]
 
     def _hurdle_models(self) -> list[Surrogate]:
@@ -157,20 +157,23 @@ class Judge:
                 hurdles.append(self._modelled(_around_zero(measured)))
         return hurdles
 
-    def _modelled(self, values: Array, limit: Array = NO_VALUES) -> Surrogate:
-        """From values of the trials [n], NaN where a trial says nothing; and of the limit, where it has one."""
+    def _modelled(self, values: Array, limit: Array = NO_VALUES, *, drift: Array | float = 0.0) -> Surrogate:
+        """From values of the trials [n], NaN where a trial says nothing; and of the limit, where it has one.
+
+        `drift`: as the surrogate's.
+        """
         told, here = self._told.features, ~np.isnan(values)
         first = self._view.limit_features(self._limit[: len(limit)])
-        kernel = self._kernels.of(
-            self._view.prior, np.concatenate([first, told[here]]), np.concatenate([limit, values[here]])
-        )
+        everywhere, all_values = np.concatenate([first, told[here]]), np.concatenate([limit, values[here]])
+        kernel = self._kernels.of(self._view.prior, everywhere, all_values - drifted(everywhere, drift))
         chosen = self._useful[here[self._useful]]
         features, seen = np.concatenate([first, told[chosen]]), np.concatenate([limit, values[chosen]])
-        model = Surrogate(kernel, features, seen)
+        model = Surrogate(kernel, features, seen, drift=drift)
         if not len(self._pending):
             return model
         believed = model.predict(self._pending)[0]
-        return Surrogate(kernel, np.concatenate([features, self._pending]), np.concatenate([seen, believed]))
+        features, seen = np.concatenate([features, self._pending]), np.concatenate([seen, believed])
+        return Surrogate(kernel, features, seen, drift=drift)
 
 
 def _around_zero(violations: Array) -> Array:

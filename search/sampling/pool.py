@@ -13,7 +13,7 @@ from search.sampling.encoding import Array
 from search.sampling.judge import Judge
 from search.sampling.past import Past, Told
 from search.sampling.prices import Prices
-from search.sampling.surrogate import Surrogate
+from search.sampling.surrogate import Surrogate, drifted
 
 START_POOL = 32  # rows that a starting proposal is chosen from
 SPREAD, NEAR_FRONT, NEAR_BEST = 128, 192, 96  # rows from all over; near the front; near the best so far, each round
@@ -37,15 +37,16 @@ class Pool:
         self._gains, self._asked = np.zeros(0), np.zeros(0)  # what was asked for of prices; else NaN
 
     def first(self) -> Array:
-        """A row to begin with: unlike the others, and cheap."""
+        """A row to begin with: unlike the others, expected to do well, and cheap."""
         rows = anywhere(self._encoding, START_POOL, self._rng)
         features, _ = self._past.features(rows)
+        prior = self._past.view.prior
         others = np.concatenate([self._told.features, self._pending])
         novelty = np.ones(len(rows))
         if len(others):
-            kernel = self._past.view.prior.kernel()
+            kernel = prior.kernel()
             novelty = Surrogate(kernel, others, np.zeros(len(others))).predict(features)[1]
-        self._add(rows, features, novelty)
+        self._add(rows, features, novelty * np.exp(-drifted(features, prior.drift)))
         return self._best(np.arange(START_POOL))
 
     def best(self, drawn: Array, judge: Judge) -> Array:

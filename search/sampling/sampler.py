@@ -25,7 +25,7 @@ from search.sampling.pool import Pool
 from search.sampling.prices import Prices
 
 DRAWS = 1  # of the base, per proposal
-START = 6  # trials, those that run among them, before predictions are worth anything
+START = 4  # trials, those that run among them, before predictions are worth anything
 START_HASTE = 0.5  # share of the haste while proposals are chosen for being unlike the others
 
 
@@ -33,8 +33,9 @@ class GainPerCost(BaseSampler):
     """Proposes by expected hypervolume gain per remaining cost.
 
     Candidates come from a base sampler, from all over the space and from around the front. A Gaussian process predicts
-    what is not known of them; running trials count as if they had ended as predicted. The first proposals are cheap
-    and far apart. A proposal is a function of the seed and of the study's trials, in the order of their numbers.
+    what is not known of them; running trials count as if they had ended as predicted. The first proposals are cheap,
+    far apart, and high in covariates. A proposal is a function of the seed and of the study's trials, in the order of
+    their numbers.
     """
 
     def __init__(
@@ -61,8 +62,8 @@ class GainPerCost(BaseSampler):
         `reference()`: objective values beyond which nothing counts, None for one that the trials themselves decide.
         `limit()`: objective values that every proposal comes near to as its known ones come near to theirs, as a
         network comes near to the whole one the less is cut; None for one that nobody knows yet.
-        `covariates(params)`: numbers that follow from the parameters and say more of the outcome than those do; of
-        None, those that belong to the limit.
+        `covariates(params)`: numbers that follow from the parameters and say more of the outcome than those do, the
+        more the better; of None, those that belong to the limit.
         `history`: trials that a proposal is predicted from, at most. `haste`: power of the cost that the gain is
         divided by, where no other trial runs; with n at once it is divided by the root of n.
         """

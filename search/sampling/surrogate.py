@@ -21,6 +21,7 @@ SIGNAL_SPREAD = 1.0  # of the explained variance, around 1
 TREND, TREND_SPREAD = 0.0, 1.0  # of the variance that a trend explains
 LEAST_NOISE = 1e-4  # of the unexplained variance; added to the variance of what was measured, for arithmetic's sake
 TWINS = 0.05  # distance of features within which trials have most of the unexplained part in common
+DRIFT = -0.6  # of a loss's logarithm from the least to the most of a covariate, before there are values
 STEPS = 40  # of L-BFGS, at most
 
 
@@ -65,6 +66,17 @@ class Prior:
     axis_of: NDArray[np.int64]  # the axis that each feature belongs to; features of one axis share its length scale
     leading: int  # how many of the last axes lead
     covariates: int = 0  # how many axes before those follow from the settings
+
+    @property
+    def drift(self) -> Array:
+        """Slopes [features] that a loss's logarithm is expected to have: it falls with every covariate.
+
+        On 660 random plans of a study with photographs of clothes and 1,200 of the digits grid the slope in how much
+        they are retrained was -0.5 and -0.8.
+        """
+        last = self._axes - self.leading
+        is_covariate = (self.axis_of >= last - self.covariates) & (self.axis_of < last)
+        return np.where(is_covariate, DRIFT, 0.0)
 
     @property
     def _axes(self) -> int:
@@ -163,14 +175,18 @@ def _matern(squared: Array) -> tuple[Array, Array]:
 class Surrogate:
     """Predictions for a metric from its values at some rows of features."""
 
-    def __init__(self, kernel: Kernel, features: Array, values: Array) -> None:
-        """`values` [n] in the metric's own unit, at features [n, features]; none is needed for a prediction."""
-        self._kernel, self._features, self._values = kernel, features, values
-        self.centre, self.scale = centre_and_scale(values)
+    def __init__(self, kernel: Kernel, features: Array, values: Array, *, drift: Array | float = 0.0) -> None:
+        """`values` [n] in the metric's own unit, at features [n, features]; none is needed for a prediction.
+
+        `drift`: slopes [features] of the metric, in its own unit, that the kernel explains no part of.
+        """
+        self._kernel, self._features, self._drift = kernel, features, drift
+        own = values - drifted(features, drift)
+        self.centre, self.scale = centre_and_scale(own)
         covariance = kernel.between(features, features)
         covariance[np.diag_indices(len(values))] += LEAST_NOISE
         self._factor = cholesky(covariance, lower=True, check_finite=False)
-        self._weights = cho_solve((self._factor, True), (values - self.centre) / self.scale, check_finite=False)
+        self._weights = cho_solve((self._factor, True), (own - self.centre) / self.scale, check_finite=False)
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation [n] of what a trial there would measure: the unexplained part is in it."""
@@ -178,7 +194,14 @@ class Surrogate:
         mean = between @ self._weights
         reduced = solve_triangular(self._factor, between.T, lower=True, check_finite=False)
         variance = self._kernel.variance(features) - np.einsum("ij,ij->j", reduced, reduced)
-        return self.centre + self.scale * mean, self.scale * np.sqrt(np.maximum(variance, LEAST_NOISE))
+        drifted_mean = self.centre + drifted(features, self._drift) + self.scale * mean
+        return drifted_mean, self.scale * np.sqrt(np.maximum(variance, LEAST_NOISE))
+
+
+def drifted(features: Array, drift: Array | float) -> Array:
+    """What slopes say of features [n, features]: [n]."""
+    along: Array = (features * drift).sum(axis=1)
+    return along
 
 
 def centre_and_scale(values: Array) -> tuple[float, float]:
