@@ -116,7 +116,7 @@ def scaled_figures(*, quick: bool, processes: int) -> list[Figure]:
     """The same search with more workers: nobody may pay for shared stages with waiting."""
     figures = []
     for workers, target in ((1, 1.0), (8, round(1 / 3, 3)), (64, 1.0)):
-        course = replace(grid_course(quick=quick), workers=workers, seeds=3 if quick else 10)
+        course = replace(grid_course(quick=quick), workers=workers, seeds=3 if quick else 20)
         found = by_way(races(course, opponents=(PLAIN,), ways=(OURS,), processes=processes))
         pairs = list(zip(found[OURS.name], found[PLAIN], strict=True))
         ratios = [one.seconds_to(other.final) / other.seconds_to(other.final) for one, other in pairs]
