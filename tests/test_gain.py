@@ -15,6 +15,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
 from search.sampling.gain import area_gain, shortfall, staircase, tchebycheff, unbeaten
 from search.sampling.judge import fitting_count
 from search.sampling.surrogate import (
+    DRIFT,
     LEAST_NOISE,
     TWINS,
     Kernel,
@@ -147,6 +148,25 @@ def test_the_surrogate_predicts_what_the_textbook_formulas_do() -> None:
     mean, deviation = Surrogate(kernel, seen, values[:30]).predict(unseen)
     assert mean == pytest.approx(expected_mean)
     assert deviation == pytest.approx(values[:30].std() * np.sqrt(left))
+
+
+def test_what_is_expected_beforehand_holds_where_nothing_is_known_and_adds_no_doubt() -> None:
+    """With slopes the surrogate is the one of what they leave unexplained, and the slopes are put back."""
+    features, values = problem(40)
+    kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), LEADING, signal=1.4, trend=0.7, noise=0.05)
+    slopes = np.array([-3.0, 0.0, 0.0, 0.0, 0.0, 1.0])
+    drifting = Surrogate(kernel, features[:30], values[:30], drift=slopes)
+    left = Surrogate(kernel, features[:30], values[:30] - features[:30] @ slopes)
+    for expected, found, beforehand in zip(
+        left.predict(features[30:]), drifting.predict(features[30:]), (features[30:] @ slopes, 0.0), strict=True
+    ):
+        assert found == pytest.approx(expected + beforehand)
+
+
+def test_a_loss_is_expected_to_fall_with_every_covariate_and_with_nothing_else() -> None:
+    prior = Prior(np.array([0, 1, 1, 2, 3, 4]), leading=1, covariates=2)
+    assert prior.drift.tolist() == [0.0, 0.0, 0.0, DRIFT, DRIFT, 0.0]
+    assert not Prior(np.array([0, 1, 1]), leading=1).drift.any()
 
 
 def test_without_a_trend_the_surrogate_predicts_what_scikit_learns_does() -> None:

@@ -250,6 +250,23 @@ def test_what_follows_from_the_settings_is_learnt_from_fewer_trials() -> None:
     assert missed(lambda params: [1.0]) == alone, "what is the same for all says nothing"
 
 
+def test_the_first_proposals_are_high_in_what_is_known_to_help() -> None:
+    """Before anything is told; and without covariates peaks are no higher than chance has them."""
+
+    def peaks(**more: Any) -> float:
+        sampler = informed(**more)
+        found = []
+        for seed in range(40):
+            sampler.reseed(seed)
+            found.append(two_objectives(sampler).ask(MIXED).params["peak"])
+        return float(np.mean(found))
+
+    def peak(params: Mapping[str, Any] | None) -> list[float]:
+        return [1.0 if params is None else params["peak"]]
+
+    assert peaks(covariates=peak) > peaks() + 0.05
+
+
 def test_what_must_not_be_proposed_is_not() -> None:
     sampler = informed(cost=lambda params: math.inf if params["interval"] > 2 else 1.0)
     study = two_objectives(sampler)
