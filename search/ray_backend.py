@@ -165,6 +165,7 @@ def run_on_ray(driver: Driver, study: Study, *, places: Places, trial: str, grow
                 callbacks=[backend],
                 stop=_Stopper(backend),
                 failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the stage store has it already
                 verbose=0,
             ),
         )
