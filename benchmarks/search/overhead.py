@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 def figures(*, quick: bool) -> list[Figure]:
     """Searches of trials that train nothing, two at a time, side by side in `rounds`; each in its own process."""
-    rounds, many, few = (1, 100, 20) if quick else (2, 1000, 30)
+    rounds, many, few = (1, 100, 20) if quick else (3, 1000, 30)
     sides: dict[str, list[dict[str, float]]] = {"ours": [], "with_reused_actors": [], "as_shipped": []}
     for _ in range(rounds):
         for side, heard in sides.items():
