@@ -76,7 +76,7 @@ class Budget(Section):
     ] = "tpe"
     haste: Annotated[
         float, Field(ge=0.0, le=1.0, description="power of the cost that sampler gain divides by; 0: cost is no matter")
-    ] = 0.75
+    ] = 0.5
     seed: Annotated[int, Field(ge=0, description="of the proposals; the training seed is train.seed")] = 0
 
 
