@@ -69,13 +69,10 @@ def front(points: Iterable[Point], objectives: Objectives, constraints: Constrai
 
     Cheapest first. A point that breaks a constraint, or lacks a finite value for one or for an objective, is left out.
     """
-    allowed = [point for point in points if is_feasible(point, constraints or {}) and _has(point, objectives)]
-    kept: list[tuple[tuple[float, ...], Point]] = []
-    # Whatever beats a point sorts before it, and is itself kept or beaten by one that is kept.
-    for losses, point in sorted(((_losses(p, objectives), p) for p in allowed), key=lambda pair: pair[0]):
-        if not any(_beats(other, losses) for other, _ in kept):
-            kept.append((losses, point))
-    return sorted((point for _, point in kept), key=_by_cost)
+    growing = GrowingFront(objectives, constraints)
+    for point in points:
+        growing.join(point)
+    return growing.members
 
 
 class GrowingFront:
@@ -132,10 +129,6 @@ def _has(point: Point, objectives: Objectives) -> bool:
 
 def _losses(point: Point, objectives: Objectives) -> tuple[float, ...]:
     return tuple(-point.metrics[name] if way == "maximize" else point.metrics[name] for name, way in objectives.items())
-
-
-def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def hypervolume(points: Iterable[Point], dense_accuracy: float) -> float:

@@ -55,8 +55,8 @@ def retraining(plan: Plan) -> float:
     chain = Chain(plan, steps)
     at = [moment.epoch + 1 for moment in chain.moments]
     middling = replace(Progress.at_start(""), removed_fraction=0.5, norm_ratio=0.5)
-    left = [0.0]  # of the training, after its last epoch and those before it
-    for epoch in reversed(range(train.epochs)):
+    left = [0.0]  # of the training, after its last epoch and those before it, back to the first cut
+    for epoch in reversed(range(at[0] if at else 0, train.epochs)):
         past = tuple(event for event in at if event <= epoch)
         rates = chain.rates(replace(middling, epochs=epoch, events=len(past), events_at=past))
         left.append(left[-1] + sum(rates) / (steps * train.epochs * train.learning_rate))
