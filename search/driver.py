@@ -67,11 +67,17 @@ class Log(Protocol):
 
 @dataclass(frozen=True)
 class Assignment:
-    """A trial for a worker; `saves`: epoch counts after which its boundary is saved for others."""
+    """A trial for a worker.
+
+    `saves`: epoch counts after which its boundary is saved for others. `heard`: the epoch count that the log knows it
+    to be at, None where it has not begun. A worker that begins beyond that tells first of the epoch it begins after:
+    the one before it may have died between saving and telling.
+    """
 
     number: int
     plan: Plan
     saves: frozenset[int]
+    heard: int | None = None
 
 
 class Driver:
@@ -234,7 +240,11 @@ class Driver:
             self._aside = False
         self._saved[number] = self._saves(number)
         self._stages.begin(number, self._paths[number], self._saved[number])
-        return Assignment(number, self._plans[number], self._saved[number])
+        return self.assignment(number)
+
+    def assignment(self, number: int) -> Assignment:
+        """What a worker is to do for a running trial; asked again where one died."""
+        return Assignment(number, self._plans[number], self._saved[number], self._accounts.epochs(number))
 
     def _saves(self, number: int) -> frozenset[int]:
         """Where others may leave this trial's way: forks of its trunk, and where plans that wait part from it."""
@@ -247,7 +257,8 @@ class Driver:
 
     def started(self, number: int, *, node: str, from_epoch: int) -> None:
         """A worker has set the trial up and goes on from a stored boundary."""
-        attempt, saves = self._accounts.begin(number, self._clock()), self._saved[number]
+        saves = self._saved[number]
+        attempt = self._accounts.begin(number, self._clock(), from_epoch=from_epoch)
         self._stages.begin(number, self._paths[number], saves)  # anew, where an attempt died
         body = {"attempt": attempt, "node": node, "from_epoch": from_epoch, "saves": sorted(saves)}
         self._write("started", number, body)
@@ -373,7 +384,7 @@ class Driver:
             case "started":
                 if number in self._over:
                     self._reopen(number)
-                self._accounts.begin(number, event.time)
+                self._accounts.begin(number, event.time, from_epoch=int(event.body["from_epoch"]))
                 self._stages.begin(number, self._paths[number], event.body.get("saves", ()))
                 self._running.add(number)
                 self._aside = self._aside and number > 0

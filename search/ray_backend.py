@@ -51,8 +51,11 @@ class _Backend(Callback):
         answer = self._driver.next_trial(self._capacity.workers(time.monotonic()))
         if isinstance(answer, Assignment):
             self._numbers[trial_id] = answer.number
-            return {ASSIGNMENT: self._work(answer)}
+            return self._config(answer)
         return None if answer == "wait" else str(Searcher.FINISHED)
+
+    def _config(self, assignment: Assignment) -> dict[str, str]:
+        return {ASSIGNMENT: self._work(assignment)}
 
     def heard(self, trial_id: str, result: dict[str, Any]) -> bool:
         """What a worker said; whether its trial is to end here."""
@@ -77,7 +80,9 @@ class _Backend(Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A worker died, say with its node; Tune starts the trial again, and it goes on from its last boundary."""
-        self._watch.lost(self._numbers[trial.trial_id])
+        number = self._numbers[trial.trial_id]
+        trial.config = self._config(self._driver.assignment(number))
+        self._watch.lost(number)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Nothing is half done here, so this is where a search may be left."""
@@ -145,8 +150,13 @@ def run_on_ray(driver: Driver, study: Study, *, places: Places, trial: str, grow
     }
 
     def work(assignment: Assignment) -> str:
-        plan = assignment.plan.model_dump(mode="json")
-        return json.dumps({**shared, "number": assignment.number, "plan": plan, "saves": sorted(assignment.saves)})
+        own = {
+            "number": assignment.number,
+            "plan": assignment.plan.model_dump(mode="json"),
+            "saves": sorted(assignment.saves),
+            "heard": assignment.heard,
+        }
+        return json.dumps({**shared, **own})
 
     backend = _Backend(driver, work, Capacity(study.resources, grows=grows), watch)
     per_trial = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}

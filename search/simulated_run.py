@@ -103,10 +103,12 @@ class Attempt:
     def is_report_due(self) -> bool:
         """Whether this boundary ends a step of the trial: an epoch, with the events that follow it.
 
-        Events before the first epoch of an attempt are part of that epoch's step.
+        Events before the first epoch of an attempt are part of that epoch's step, unless the epoch before them has not
+        been told of.
         """
-        following = self.next_lap
-        return following is None or self.inherited_epochs < self.epoch < following.epochs
+        following, heard = self.next_lap, self.assignment.heard
+        untold = self.inherited_epochs if heard is None else min(heard, self.inherited_epochs)
+        return following is None or untold < self.epoch < following.epochs
 
     def report(self, now: float) -> dict[str, Any]:
         """The metrics of the step that ended, as the trial would report them."""

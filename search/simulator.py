@@ -28,6 +28,10 @@ class Decisions(Protocol):
         """A trial to run now, "wait" or "over"."""
         ...
 
+    def assignment(self, number: int) -> Assignment:
+        """A running trial's, asked again where its worker died."""
+        ...
+
     def started(self, number: int, *, node: str, from_epoch: int) -> None:
         """A worker has set the trial up."""
         ...
@@ -144,7 +148,10 @@ class Simulator:
             attempt.begin(self._shelf, self._clock.now)
             node = f"worker-{worker.number}"
             self._decisions.started(attempt.number, node=node, from_epoch=attempt.inherited_epochs)
-            self._go_on(worker, attempt)
+            if attempt.is_report_due:  # at once, where the last attempt died before it told of this
+                self._step_over(worker, attempt)
+            else:
+                self._go_on(worker, attempt)
 
     def _go_on(self, worker: Worker, attempt: Attempt) -> None:
         """Begin the next lap; a trial that was found finished has none."""
@@ -204,7 +211,7 @@ class Simulator:
             if self._attempts[attempt.number] > RETRIES:
                 self._decisions.failed(attempt.number, epoch=attempt.epoch, reason="its worker died again and again")
             else:
-                self._lost.append(attempt.assignment)
+                self._lost.append(self._decisions.assignment(attempt.number))
         worker.die(now)
         self._alive -= 1
         self._later(self._conditions.repair_seconds, partial(self._come_back, worker))

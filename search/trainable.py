@@ -37,6 +37,10 @@ class RunningTrial(Protocol):
         """One epoch's metrics; raises TrialFailed when it cannot go on."""
         ...
 
+    def catch_up(self) -> dict[str, Any]:
+        """The metrics of the last inherited epoch; raises TrialFailed as `step` does."""
+        ...
+
 
 def torch_trial(
     plan: Plan,
@@ -80,9 +84,10 @@ class TrialActor(tune.Trainable):
         self._assignment: dict[str, Any] = json.loads(config[ASSIGNMENT])
         self._trial: RunningTrial | None = None
         self._epoch = 0
+        self._is_behind = False  # whether the log lacks the epoch that the trial begins after
 
     def step(self) -> dict[str, Any]:
-        """The first call sets the trial up and says where it starts from; every other call is an epoch."""
+        """The first call sets the trial up and says where it starts from; every other call tells of an epoch."""
         try:
             return self._started() if self._trial is None else self._epoch_of(self._trial)
         except TrialFailed as error:
@@ -108,11 +113,14 @@ class TrialActor(tune.Trainable):
             saves=frozenset(work["saves"]),
             latency_batch=work["latency_batch"],
         )
-        inherited = self._trial.inherited_epochs
+        inherited, heard = self._trial.inherited_epochs, work["heard"]
+        # A worker that died may have saved an epoch and never told of it.
+        self._is_behind = heard is not None and inherited > heard and not self._trial.done
         return {PHASE: "started", "node": platform.node(), "from_epoch": inherited, "clock": time.time()}
 
     def _epoch_of(self, trial: RunningTrial) -> dict[str, Any]:
-        metrics = trial.step()
+        metrics = trial.catch_up() if self._is_behind else trial.step()
+        self._is_behind = False
         self._epoch = int(metrics["epoch"])
         if not trial.done:
             return {PHASE: "reported", "metrics": metrics}

@@ -3,7 +3,8 @@
 It has the face of `trainables.trial.Trial`; metrics are computed from the plan, boundaries are empty files.
 
 STANDIN_SECONDS sleeps that long in every epoch; STANDIN_BREAKS names a criterion whose trials fail once they have two
-epochs, STANDIN_CRASHES one whose trials raise an error of no known kind. Every epoch run is noted in HOME/ran.jsonl.
+epochs, STANDIN_CRASHES one whose trials raise an error of no known kind; with STANDIN_DIES the first worker that saves
+a pruned boundary dies before it tells of it. Every epoch run is noted in HOME/ran.jsonl.
 """
 
 import argparse
@@ -71,7 +72,19 @@ class StandIn:
                 file.write(json.dumps(line) + "\n")
             if self.done or self.epoch in self._saves or self.epoch % 4 == 0:
                 self._boundary(self.epoch).touch()
+                if not self.done and self.epoch > fork_of(self.plan) and os.environ.get("STANDIN_DIES"):
+                    self._die_once()
         return self._metrics()
+
+    def catch_up(self) -> dict[str, Any]:
+        return self._metrics()
+
+    def _die_once(self) -> None:
+        try:
+            (self.home / "died").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os._exit(1)
 
     def _boundary(self, epoch: int) -> Path:
         return self._store / boundary_of(self.plan, epoch)

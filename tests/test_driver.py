@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_the_rest_of_the_baseline_waits_until_it_is_small_beside_what_the_others
             assert next_of(driver, 1).number == 2
         driver.started(number, node="here", from_epoch=4)
         driver.finished(number, metrics_of(baseline))
-    assert next_of(driver, 1) == baseline
+    assert next_of(driver, 1) == replace(baseline, heard=4)
     driver.started(0, node="here", from_epoch=4)
     assert driver.reported(0, {"epoch": 5}) == "go on"
     driver.finished(0, metrics_of(baseline))
@@ -105,7 +106,7 @@ def test_a_baseline_whose_rest_is_due_does_not_rest_again_where_it_begins_anew(t
     assert driver.reported(0, {"epoch": 4}) == "stop"
     for _ in range(2):
         finish(driver, next_of(driver, 1))
-    assert next_of(driver, 1) == baseline
+    assert next_of(driver, 1) == replace(baseline, heard=4)
     driver.started(0, node="here", from_epoch=0)  # what it had saved is gone
     assert driver.reported(0, {"epoch": 4}) == "go on"
 
@@ -190,6 +191,20 @@ def test_what_attempts_that_died_have_executed_is_charged(tmp_path: Path, log: E
     resumed.finished(0, {**metrics_of(baseline), "training_macs": 50})
     (finished,) = [event for event in log.events() if event.kind == "finished"]
     assert finished.body["training_macs"] == 100 + 200 + 50
+
+
+def test_a_worker_is_told_how_far_the_log_knows_its_trial_to_be(tmp_path: Path, log: EventLog) -> None:
+    study = stand_in_study(tmp_path, ONE_TRUNK)
+    driver = driver_of(study, log)
+    finish(driver, next_of(driver, 1))
+    assert next_of(driver, 1).heard is None
+    for heard, epoch in ((3, None), (5, 5), (6, 6)):
+        if epoch is None:
+            driver.started(1, node="here", from_epoch=3)
+        else:
+            driver.reported(1, {"epoch": epoch})
+        assert driver.assignment(1).heard == heard
+        assert next_of(driver_of(study, log), 1).heard == heard, "and so it is by the log"
 
 
 def test_a_resumed_search_begins_with_what_was_left_unfinished(tmp_path: Path, log: EventLog) -> None:

@@ -249,6 +249,23 @@ def test_all_trials_finish_when_one_of_two_nodes_is_lost(
     assert reached - retried[0].body["from_epoch"] < 4, "the stand-in saves a boundary every four epochs"
 
 
+def test_an_epoch_that_a_worker_saved_and_died_before_telling_of_is_told_by_the_next(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_DIES", "1")
+    search(stand_in_study(tmp_path, "stopper.name=front", "stopper.grace=100", "budget.trials=4"))
+    assert (home / "died").exists()
+    events = read_events(home)
+    (again,) = [event for event in events if event.kind == "started" and event.trial and event.body["attempt"] == 2]
+    told: dict[int | None, list[int]] = {}
+    for event in events:
+        if event.kind in ("reported", "finished"):
+            told.setdefault(event.trial, []).append(event.body["epoch"])
+    assert again.body["from_epoch"] in told[again.trial]
+    for epochs in told.values():
+        assert epochs == list(range(epochs[0], epochs[-1] + 1))
+
+
 def test_resuming_with_fewer_trials_than_there_are_takes_none_back(tmp_path: Path, home: Path) -> None:
     undisturbed(stand_in_study(tmp_path), home)
     ending = search(stand_in_study(tmp_path, "budget.trials=2"), mode="resume")

@@ -175,6 +175,40 @@ def test_a_simulated_trial_saves_and_reports_what_a_trial_does(
         assert {place for place in mine if place > (trial.begin.epochs, trial.begin.events)} == real
 
 
+@pytest.mark.parametrize("boundary", range(1, 7))
+@pytest.mark.parametrize("told", [True, False])
+def test_a_simulated_trial_goes_on_as_a_trial_does_where_an_attempt_died(
+    small: Study, tmp_path: Path, boundary: int, told: bool
+) -> None:
+    """`told`: whether the attempt came to tell of the epoch that it saved last."""
+    plan = small.plan({**small.defaults(), "prune.schedule.interval": 2})
+    laps = Record.load(beside(small.file)).laps(plan)
+    shelf, store = SharedShelf(), StageStore(tmp_path / "store")
+    first = LappedTrial(plan, store=store, saves=range(1, 6))
+    while not first.done:
+        first.step()
+    for place, lap in enumerate(first.laps):
+        if place >= boundary:
+            store.discard(lap.key)
+        else:
+            shelf.put(0, laps[place].key)
+    heard = laps[boundary - 1].epochs - (not told)
+    trial = LappedTrial(plan, store=store)
+    attempt = Attempt(Assignment(0, plan, frozenset(), heard), laps, None)
+    attempt.begin(shelf, 0.0)
+    assert attempt.inherited_epochs == trial.inherited_epochs
+    reports = [] if told else [trial.catch_up()]
+    while not trial.done:
+        reports.append(trial.step())
+    mine = [attempt.report(0.0)] if attempt.is_report_due else []
+    while attempt.next_lap is not None:
+        attempt.pass_lap(shelf, 0.0)
+        if attempt.is_report_due:
+            mine.append(attempt.report(0.0))
+    same = ("epoch", "events", "training_macs", "training_macs_alone", "macs", "params")
+    assert [[one[name] for name in same] for one in mine] == [[one[name] for name in same] for one in reports]
+
+
 def test_a_trial_that_is_told_to_stop_leaves_its_worker_and_goes_on_from_there_later() -> None:
     class StopsOnce(Driver):
         stopped = False
@@ -246,6 +280,11 @@ def test_a_trial_whose_worker_dies_goes_on_elsewhere_and_the_lost_work_is_charge
     assert ends(events) == {"finished": 41}
     assert result.macs > result.lowest_macs
     assert result.down_seconds > 0
+    told: dict[int | None, list[int]] = {}
+    for event in events:
+        if event.kind in ("reported", "finished"):
+            told.setdefault(event.trial, []).append(event.body["epoch"])
+    assert all(epochs == list(range(epochs[0], epochs[-1] + 1)) for epochs in told.values()), "no epoch is left out"
 
 
 def test_a_trial_whose_workers_die_again_and_again_fails_as_on_ray() -> None:

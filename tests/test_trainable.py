@@ -30,6 +30,9 @@ class Scripted:
     def step(self) -> dict[str, Any]:
         return self._lines.pop(0)
 
+    def catch_up(self) -> dict[str, Any]:
+        return {"epoch": self.inherited_epochs, "accuracy": 0.5, "keep_macs": 1.0}
+
 
 SCRIPT: list[dict[str, Any]] = []
 
@@ -38,7 +41,9 @@ def scripted(plan: object, **given: object) -> Scripted:
     return Scripted(list(SCRIPT))
 
 
-def results(tmp_path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def results(
+    tmp_path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, *, heard: int | None = None
+) -> list[dict[str, Any]]:
     monkeypatch.setattr("tests.test_trainable.SCRIPT", lines)
     work = {
         "trial": "tests.test_trainable:scripted",
@@ -51,6 +56,7 @@ def results(tmp_path: Path, lines: list[dict[str, Any]], monkeypatch: pytest.Mon
         "number": 1,
         "plan": stand_in_study(tmp_path).baseline().model_dump(mode="json"),
         "saves": [],
+        "heard": heard,
     }
     monkeypatch.chdir(Path.cwd())
     actor = TrialActor({ASSIGNMENT: json.dumps(work)})
@@ -74,6 +80,17 @@ def test_a_trial_that_ends_without_an_objective_fails_and_says_which(
     said = results(tmp_path, [{"epoch": 1, "accuracy": 0.5, "keep_macs": 1.0}, last], monkeypatch)
     assert [result["phase"] for result in said] == ["started", "reported", "failed"]
     assert (said[-1]["reason"], said[-1]["epoch"]) == (reason, 2)
+
+
+@pytest.mark.parametrize(("heard", "told"), [(None, [4, 5]), (3, [4, 5]), (2, [3, 4, 5])])
+def test_a_worker_tells_first_of_the_epoch_it_begins_after_where_the_log_lacks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: int | None, told: list[int]
+) -> None:
+    monkeypatch.setattr("tests.test_trainable.Scripted.inherited_epochs", 3)
+    lines = [{"epoch": epoch, "accuracy": 0.5, "keep_macs": 0.5} for epoch in (4, 5)]
+    said = results(tmp_path, lines, monkeypatch, heard=heard)
+    assert [result["metrics"]["epoch"] for result in said[1:]] == told
+    assert [result["phase"] for result in said] == ["started", *["reported"] * (len(told) - 1), "finished"]
 
 
 @pytest.mark.parametrize("report", [{"epoch": 1, "accuracy": math.nan}, {"epoch": 1}])

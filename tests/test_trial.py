@@ -17,6 +17,7 @@ from spaces.errors import TrialFailed
 from spaces.plan import Plan
 from trainables import checkpoint
 from trainables.checkpoint import DamagedCheckpoint
+from trainables.lapped import LappedTrial
 from trainables.store import StageStore
 from trainables.trial import Trial, run_trial
 
@@ -98,6 +99,26 @@ def test_a_trial_forked_from_the_baseline_equals_one_run_straight(tmp_path: Path
     assert same_weights(straight, forked)
     assert measured(again[-1]) == measured(heard[-1])
     assert again[-1]["training_macs"] < heard[-1]["training_macs"]
+
+
+@pytest.mark.parametrize("boundary", range(1, 8))
+def test_a_trial_that_was_saved_and_not_heard_of_tells_what_it_would_have(tmp_path: Path, boundary: int) -> None:
+    """Of six epochs and two events: after epochs 2 and 4 there is a boundary before the event, and one after it."""
+    store, heard = StageStore(tmp_path), []
+    whole = LappedTrial(a_plan(), store=store, saves=range(1, 7))
+    while not whole.done:
+        heard.append(whole.step())
+    for lap in whole.laps[boundary:]:
+        store.discard(lap.key)
+    resumed = Trial(a_plan(), store=store)
+    assert resumed.progress.key == whole.laps[boundary - 1].key
+    told = resumed.catch_up()
+    known = ("accuracy", "loss", "keep_macs", "macs", "epoch", "events", "training_macs_alone")
+    assert [told[name] for name in known] == [heard[told["epoch"] - 1][name] for name in known]
+    while not resumed.done:
+        last = resumed.step()
+    assert same_weights(whole, resumed)
+    assert measured(last) == measured(heard[-1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

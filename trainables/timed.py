@@ -35,6 +35,15 @@ class TimedTrial:
         """One epoch's metrics; the last one's with `latency_ms`, the median for one batch of `batch_size` images."""
         with sharing(self._trial.device.type):
             metrics = self._trial.step()
+        return self._timed(metrics)
+
+    def catch_up(self) -> Metrics:
+        """The metrics of the epoch that it begins after, timed as by `step`."""
+        with sharing(self._trial.device.type):
+            metrics = self._trial.catch_up()
+        return self._timed(metrics)
+
+    def _timed(self, metrics: Metrics) -> Metrics:
         return {**metrics, "latency_ms": self._latency()} if self._trial.done else metrics
 
     def _latency(self) -> float:

@@ -110,6 +110,16 @@ class Trial:
             self._save()
         return self._report(self.progress.metrics, started)
 
+    def catch_up(self) -> Metrics:
+        """The metrics of the epoch that it begins after, for whoever was not told: no epoch is trained.
+
+        Events that are due there are fired first, as `step` would have.
+        """
+        started = time.monotonic()
+        self._fire_due()
+        self.progress = replace(self.progress, metrics=self._measure(None, None))
+        return self._report(self.progress.metrics, started)
+
     def _train(self, epoch: int) -> tuple[float, float]:
         """One epoch of training; returns its mean loss and its last learning rate."""
         plan = self.plan

@@ -29,6 +29,7 @@ class PlainSearch:
         self._study, self._opponent, self._source = study, opponent, source
         self._left, self._macs = trials, macs
         self._asked = 0
+        self._given: dict[int, Assignment] = {}
         self._spent: dict[int, int] = {}  # training MACs by trial
         self.stopped_at: dict[int, int] = {}  # trial: the epoch
 
@@ -44,7 +45,8 @@ class PlainSearch:
             plan = self._runnable(choices)
             if plan is not None:
                 self._left -= 1
-                return Assignment(number, plan, frozenset())
+                self._given[number] = Assignment(number, plan, frozenset())
+                return self._given[number]
             self._opponent.tell(number, None)
         self._left = 0
         return "over"
@@ -55,6 +57,10 @@ class PlainSearch:
         except UserError:
             return None
         return None if self._source.problem(plan) is not None else plan
+
+    def assignment(self, number: int) -> Assignment:
+        """As it was given: nothing is saved that a next attempt could begin at."""
+        return self._given[number]
 
     def started(self, number: int, *, node: str, from_epoch: int) -> None:
         """Nothing to note."""
