@@ -30,7 +30,7 @@ Answer = Literal["wait", "over"]
 
 RETRIES = 5  # of a trial whose worker died, on every backend; a trial that fails by itself is not tried again
 UNKNOWN = Outcome()
-ASIDE = 0.5  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
+ASIDE = 0.3  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
 
 
 class Outlook(Protocol):
@@ -316,9 +316,11 @@ class Driver:
         return self._overtime or self._used_up
 
     def _may_rest(self, epoch: int) -> bool:
-        """Whether the baseline is past the last fork, and other trials can do without what is left of it."""
-        is_past = bool(self._forks) and epoch == max(self._forks)
-        return is_past and len(self._over) + 1 < self._trials and not self._is_rest_due()
+        """Whether the baseline is at a fork beyond which no trial waits for it: one that comes later trains that."""
+        if epoch not in self._forks or len(self._over) + 1 >= self._trials or self._is_rest_due():
+            return False
+        waiting = [path for number, path in self._paths.items() if number not in self._running]
+        return all(self._stages.start(path) >= shared(path, self._trunk) for path in waiting)
 
     def _is_rest_due(self) -> bool:
         """Whether what is left of the baseline is little beside what the others have cost."""

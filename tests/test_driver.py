@@ -10,6 +10,7 @@ import pytest
 
 from search.driver import Assignment, Driver, Log
 from spaces.errors import UserError
+from spaces.path import Step
 from spaces.plan import Plan
 from spaces.study import Study
 from tests.standin import StandInOutlook, stand_in_study
@@ -76,6 +77,45 @@ def test_what_trains_differently_from_the_baseline_has_a_trunk_of_its_own(tmp_pa
     assert next_of(driver, 8).plan.train.learning_rate == other.plan.train.learning_rate
 
 
+class ThreeForks(StandInOutlook):
+    """As the stand-in's, but that the criterion decides after how many epochs a plan leaves the baseline's way."""
+
+    @staticmethod
+    def fork(plan: Plan) -> int:
+        return 8 if plan.prune is None else {"l1": 2, "l2": 4, "random": 6}[plan.prune.criterion.name]
+
+    def path(self, plan: Plan) -> tuple[Step, ...]:
+        fork, dense = self.fork(plan), plan.dense().hash
+        way = [Step(f"{dense}-{epoch}", epoch, 0, 3) for epoch in range(1, fork + 1)]
+        event = [] if plan.prune is None else [Step(f"{plan.hash}-event", fork, 1, 0)]
+        return (*way, *event, *(Step(f"{plan.hash}-{epoch}", epoch, 1, 3) for epoch in range(fork + 1, 9)))
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 6])
+def test_the_baseline_rests_at_the_first_fork_beyond_which_nobody_waits(
+    tmp_path: Path, log: EventLog, workers: int
+) -> None:
+    driver = driver_of(stand_in_study(tmp_path, ONE_TRUNK, "budget.trials=60"), log, outlook=ThreeForks())
+    assert next_of(driver, workers).saves == {2, 4, 6}
+    assert driver.next_trial(workers) == "wait"
+    waiting = [Plan.model_validate(event.body["plan"]) for event in log.events() if event.trial]
+    assert len(waiting) == workers - 1
+    deepest = max(map(ThreeForks.fork, waiting), default=2)
+    verdicts = {epoch: driver.reported(0, {"epoch": epoch}) for epoch in range(1, deepest + 1)}
+    assert verdicts == {**dict.fromkeys(range(1, deepest), "go on"), deepest: "stop"}
+
+
+def test_a_trial_that_goes_on_where_the_baseline_rests_saves_its_way_for_the_others(
+    tmp_path: Path, log: EventLog
+) -> None:
+    driver = driver_of(stand_in_study(tmp_path, ONE_TRUNK, "budget.trials=60"), log, outlook=ThreeForks())
+    next_of(driver, 1)
+    assert driver.reported(0, {"epoch": 2}) == "stop"
+    while ThreeForks.fork((trial := next_of(driver, 1)).plan) != 6:
+        finish(driver, trial)
+    assert trial.saves == {2, 4, 6}
+
+
 def test_the_rest_of_the_baseline_waits_until_it_is_small_beside_what_the_others_cost(
     tmp_path: Path, log: EventLog
 ) -> None:
@@ -84,7 +124,7 @@ def test_the_rest_of_the_baseline_waits_until_it_is_small_beside_what_the_others
     baseline = next_of(driver, 1)
     driver.started(0, node="here", from_epoch=0)
     assert driver.reported(0, {"epoch": 4}) == "stop"
-    for number in range(1, 3):  # each of them trains four epochs of its own, and so does the rest of the baseline
+    for number in range(1, 5):  # each of them trains four epochs of its own, and so does the rest of the baseline
         assert next_of(driver, 1).number == number
         driver = driver_of(study, log) if number == 2 else driver  # a resumed search knows that the baseline waits
         if number == 2:
@@ -95,7 +135,7 @@ def test_the_rest_of_the_baseline_waits_until_it_is_small_beside_what_the_others
     driver.started(0, node="here", from_epoch=4)
     assert driver.reported(0, {"epoch": 5}) == "go on"
     driver.finished(0, metrics_of(baseline))
-    assert next_of(driver, 1).number == 3
+    assert next_of(driver, 1).number == 5
 
 
 def test_a_baseline_whose_rest_is_due_does_not_rest_again_where_it_begins_anew(tmp_path: Path, log: EventLog) -> None:
@@ -104,7 +144,7 @@ def test_a_baseline_whose_rest_is_due_does_not_rest_again_where_it_begins_anew(t
     baseline = next_of(driver, 1)
     driver.started(0, node="here", from_epoch=0)
     assert driver.reported(0, {"epoch": 4}) == "stop"
-    for _ in range(2):
+    for _ in range(4):
         finish(driver, next_of(driver, 1))
     assert next_of(driver, 1) == replace(baseline, heard=4)
     driver.started(0, node="here", from_epoch=0)  # what it had saved is gone

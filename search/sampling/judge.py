@@ -17,7 +17,8 @@ from search.sampling.surrogate import Kernel, Prior, Surrogate, centre_and_scale
 REFIT_FROM, REFIT_GROWTH = 24, 1.2  # a kernel is fitted anew for each of so many trials, then for so many times more
 FITTED_ON = 128  # trials at most: more change a kernel less than they cost
 REMEMBERED = 16  # kernels
-BELOW = 0.3  # of the range that counts, under the best loss
+BELOW = (1.0, 0.3)  # of the range that counts, under the best loss; see `_surrogate`
+DOUBT = 3.0  # nats by which the second must explain the losses better
 MARGIN = 0.1  # of the range of losses, by which the reference lies beyond the worst where none is given
 FAR = 1.0  # losses further beyond the reference than this times what lies between it and the best count as that far
 SAMPLES = 64  # of predictions, where the gain has no closed form
@@ -89,8 +90,9 @@ class Judge:
         # What is modelled reaches from the best loss to the reference, or to the middle one where that is further.
         reach = np.maximum(np.maximum(self._reference, np.median(measured, axis=0)) - low, 1e-9)
         self._ceiling = low + (1.0 + FAR) * reach
-        # It is modelled by how far it lies above this, in logarithms: what does badly also varies more.
-        self._origin = np.minimum(low, self._reference) - BELOW * reach
+        # It is modelled by how far it lies above an origin, in logarithms: what does badly also varies more.
+        self._origins = np.minimum(low, self._reference) - np.outer(BELOW, reach)
+        self._origin = self._origins[0].copy()  # of each objective that is modelled: the one that was taken
         self._surrogates: dict[int, Surrogate] = {}
         self._hurdles = self._hurdle_models()
         self._weights = rng.dirichlet(np.ones(view.objectives))
@@ -138,10 +140,21 @@ class Judge:
         return mean, deviation
 
     def _surrogate(self, index: int) -> Surrogate:
+        """The model of an objective, above the origin by which its losses are the least surprising.
+
+        The nearer the origin, the more the spread grows with the loss. (Snelson et al. 2004 learn a warp like this.)
+        """
         if index not in self._surrogates:
             losses = [np.minimum(each[:, index], self._ceiling[index]) for each in (self._told.losses, self._limit)]
-            told, limit = (np.log(each - self._origin[index]) for each in losses)
-            self._surrogates[index] = self._modelled(told, limit, drift=self._view.prior.drift)
+            models = []
+            for origin in self._origins[:, index]:
+                told, limit = (np.log(each - origin) for each in losses)
+                models.append(self._modelled(told, limit, drift=self._view.prior.drift))
+            # A density of logarithms, divided by how far the loss lies above the origin, is one of the loss.
+            surprises = [model.surprise + float(model.values.sum()) for model in models]
+            taken = int(surprises[1] + DOUBT < surprises[0])
+            self._origin[index] = self._origins[taken, index]
+            self._surrogates[index] = models[taken].believing(self._pending)
         return self._surrogates[index]
 
     def _hurdle_models(self) -> list[Surrogate]:
@@ -154,7 +167,7 @@ class Judge:
         for violations in told.violations.T:
             measured = np.where(told.ended | (violations > 0.0), violations, np.nan)
             if (measured > 0.0).any():
-                hurdles.append(self._modelled(_around_zero(measured)))
+                hurdles.append(self._modelled(_around_zero(measured)).believing(self._pending))
         return hurdles
 
     def _modelled(self, values: Array, limit: Array = NO_VALUES, *, drift: Array | float = 0.0) -> Surrogate:
@@ -168,11 +181,6 @@ class Judge:
         kernel = self._kernels.of(self._view.prior, everywhere, all_values - drifted(everywhere, drift))
         chosen = self._useful[here[self._useful]]
         features, seen = np.concatenate([first, told[chosen]]), np.concatenate([limit, values[chosen]])
-        model = Surrogate(kernel, features, seen, drift=drift)
-        if not len(self._pending):
-            return model
-        believed = model.predict(self._pending)[0]
-        features, seen = np.concatenate([features, self._pending]), np.concatenate([seen, believed])
         return Surrogate(kernel, features, seen, drift=drift)
 
 

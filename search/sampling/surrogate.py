@@ -173,20 +173,33 @@ def _matern(squared: Array) -> tuple[Array, Array]:
 
 
 class Surrogate:
-    """Predictions for a metric from its values at some rows of features."""
+    """Predictions for a metric from its values at some rows of features.
+
+    `surprise`: the negative logarithm of the values' likelihood, but for a constant that grows with their number.
+    """
 
     def __init__(self, kernel: Kernel, features: Array, values: Array, *, drift: Array | float = 0.0) -> None:
         """`values` [n] in the metric's own unit, at features [n, features]; none is needed for a prediction.
 
         `drift`: slopes [features] of the metric, in its own unit, that the kernel explains no part of.
         """
+        self.values = values
         self._kernel, self._features, self._drift = kernel, features, drift
         own = values - drifted(features, drift)
         self.centre, self.scale = centre_and_scale(own)
         covariance = kernel.between(features, features)
         covariance[np.diag_indices(len(values))] += LEAST_NOISE
         self._factor = cholesky(covariance, lower=True, check_finite=False)
-        self._weights = cho_solve((self._factor, True), (own - self.centre) / self.scale, check_finite=False)
+        scaled = (own - self.centre) / self.scale
+        self._weights = cho_solve((self._factor, True), scaled, check_finite=False)
+        self.surprise = 0.5 * float(scaled @ self._weights) + float(np.log(np.diag(self._factor) * self.scale).sum())
+
+    def believing(self, features: Array) -> "Surrogate":
+        """As if these rows [n, features] had measured what is predicted for them."""
+        if not len(features):
+            return self
+        values = np.concatenate([self.values, self.predict(features)[0]])
+        return Surrogate(self._kernel, np.concatenate([self._features, features]), values, drift=self._drift)
 
     def predict(self, features: Array) -> tuple[Array, Array]:
         """Mean and standard deviation [n] of what a trial there would measure: the unexplained part is in it."""
