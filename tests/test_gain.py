@@ -1,5 +1,6 @@
 """Expected gains against integrals and brute force, the surrogate against scikit-learn's Gaussian process."""
 
+import math
 from functools import partial
 
 import numpy as np
@@ -161,6 +162,28 @@ def test_what_is_expected_beforehand_holds_where_nothing_is_known_and_adds_no_do
         left.predict(features[30:]), drifting.predict(features[30:]), (features[30:] @ slopes, 0.0), strict=True
     ):
         assert found == pytest.approx(expected + beforehand)
+
+
+def test_surprise_is_the_density_of_the_values_whatever_their_unit() -> None:
+    """But for half the logarithm of 2 pi each; a density of values in another unit is another by that unit."""
+    features, values = problem(30)
+    kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), LEADING, signal=1.4, trend=0.7, noise=0.05)
+    surrogate = Surrogate(kernel, features, values)
+    spread = values.std() ** 2 * (covariance(kernel, features, features) + LEAST_NOISE * np.eye(30))
+    density = multivariate_normal(np.full(30, values.mean()), spread).logpdf(values)
+    assert surrogate.surprise + 15 * math.log(2 * math.pi) == pytest.approx(-density)
+    assert Surrogate(kernel, features, 7.0 * values).surprise == pytest.approx(surrogate.surprise + 30 * math.log(7.0))
+
+
+def test_what_is_believed_changes_no_prediction_and_leaves_less_doubt_near_it() -> None:
+    features, values = problem(40)
+    kernel = Kernel(np.array([1.0, 0.3, 2.0, 2.0, 2.0, 4.0]), LEADING, signal=1.4, trend=0.7, noise=0.05)
+    surrogate = Surrogate(kernel, features[:30], values[:30])
+    believing = surrogate.believing(features[30:])
+    near = features[30:] + 0.01
+    assert believing.predict(near)[1].max() < 0.5 * surrogate.predict(near)[1].min()
+    assert np.abs(believing.predict(near)[0] - surrogate.predict(near)[0]).max() < 0.1 * values.std()
+    assert surrogate.believing(features[:0]) is surrogate
 
 
 def test_a_loss_is_expected_to_fall_with_every_covariate_and_with_nothing_else() -> None:

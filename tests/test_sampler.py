@@ -16,7 +16,8 @@ from optuna.trial import TrialState, create_trial
 
 from search.sampling.candidates import anywhere
 from search.sampling.encoding import Encoding
-from search.sampling.past import Covariates, View
+from search.sampling.judge import Judge, Kernels
+from search.sampling.past import Covariates, Told, View
 from search.sampling.prices import Prices
 from search.sampling.sampler import GainPerCost
 from search.sampling.surrogate import Prior, Surrogate
@@ -248,6 +249,33 @@ def test_what_follows_from_the_settings_is_learnt_from_fewer_trials() -> None:
     alone = missed(None)
     assert missed(lambda params: [product(params)]) < 0.7 * alone
     assert missed(lambda params: [1.0]) == alone, "what is the same for all says nothing"
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_the_spread_of_what_is_predicted_grows_with_the_loss_as_that_of_the_losses_does(grows: bool) -> None:
+    """Losses that scatter alike everywhere, and some that scatter by what they lie above the best ones."""
+    space: dict[str, BaseDistribution] = {name: FloatDistribution(0.0, 1.0) for name in ("steep", *"abcde")}
+    view = View(Encoding(space), optuna.create_study().directions, {}, {})
+    rng = np.random.default_rng(0)
+    rows = rng.random((80, 6))
+    excess = np.exp(2.0 * (rows[:, 0] - 1.0))  # from 0.14 to 1
+    losses = (1.0 + excess + 0.1 * rng.standard_normal(80) * (excess if grows else 0.4))[:, None]
+    everyone = np.arange(80)
+    told = Told(rows, view.features(rows, [{}] * 80, np.zeros((80, 1))), losses, np.zeros((80, 0)), everyone >= 0)
+    judge = Judge(
+        view,
+        told,
+        told.features[:0],
+        reference=np.array([np.nan]),
+        limit=np.zeros((0, 1)),
+        useful=everyone,
+        kernels=Kernels(),
+        rng=rng,
+    )
+    ends = np.full((2, 6), 0.5)
+    ends[:, 0] = (0.05, 0.95)
+    _, (low, high) = judge._predict(view.features(ends, [{}] * 2, np.zeros((2, 1))), np.full((2, 1), np.nan))
+    assert high > 2.8 * low if grows else high < 2.0 * low
 
 
 def test_the_first_proposals_are_high_in_what_is_known_to_help() -> None:
