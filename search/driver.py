@@ -17,7 +17,7 @@ from search.bounds import broken, plan_problem
 from search.proposer import Outcome, PassedOver, Proposal, Proposer
 from search.stages import Path, Stages, shared
 from search.stopper import Verdict, stopper_of
-from search.trunk import forks_of
+from search.trunk import Trunk, forks_of
 from search.warm import Warmth
 from spaces.errors import UserError
 from spaces.metrics import METRICS
@@ -30,7 +30,6 @@ Answer = Literal["wait", "over"]
 
 RETRIES = 5  # of a trial whose worker died, on every backend; a trial that fails by itself is not tried again
 UNKNOWN = Outcome()
-ASIDE = 0.3  # the rest of the baseline is trained when it costs this much of what the other trials cost so far
 
 
 class Outlook(Protocol):
@@ -103,8 +102,8 @@ class Driver:
             else AdjustmentProposer(study, study.adjust)
         )
         self._stopper = stopper_of(study)
-        self._forks = forks_of(study, problem=self._obstacle, path=outlook.path)
-        self._trunk = outlook.path(study.baseline())
+        forks = forks_of(study, problem=self._obstacle, path=outlook.path)
+        self._trunk = Trunk(forks, outlook.path(study.baseline()))
         self._stages, self._accounts = Stages(), Accounts()
         self._plans: list[Plan] = []  # by number
         self._hashes: list[str] = []  # of the plans: every event has one
@@ -114,7 +113,6 @@ class Driver:
         self._running: set[int] = set()
         self._queue: list[int] = []  # proposed, not running: held back, set aside, or left from a killed search
         self._aside = False  # whether the baseline waits for its rest to be worth training
-        self._branched = 0  # training MACs of the ways of ended trials, from where they left the baseline
         self._saved: dict[int, frozenset[int]] = {}  # after which epochs a running trial saves
         self._deadline = math.inf
         self._overtime: str | None = None  # why no trial is begun any more
@@ -226,7 +224,7 @@ class Driver:
     def _is_ready(self, number: int) -> bool:
         """Whether nothing is gained by waiting for a boundary that another trial is about to save."""
         if number == 0 and self._aside:
-            return self._is_rest_due()
+            return self._trunk.is_rest_due(self._stages)
         awaited = self._stages.awaited(self._paths[number])
         if awaited is None:
             return True
@@ -249,7 +247,7 @@ class Driver:
     def _saves(self, number: int) -> frozenset[int]:
         """Where others may leave this trial's way: forks of its trunk, and where plans that wait part from it."""
         path = self._paths[number]
-        trunk = [step.epochs for step in path if step.events == 0 and step.epochs in self._forks]
+        trunk = [step.epochs for step in path if step.events == 0 and step.epochs in self._trunk.forks]
         parting = [path[common - 1].epochs for other in self._queue if (common := shared(path, self._paths[other]))]
         return frozenset((*trunk, *parting, *self._rungs[number]))
 
@@ -317,14 +315,11 @@ class Driver:
 
     def _may_rest(self, epoch: int) -> bool:
         """Whether the baseline is at a fork beyond which no trial waits for it: one that comes later trains that."""
-        if epoch not in self._forks or len(self._over) + 1 >= self._trials or self._is_rest_due():
+        is_last = len(self._over) + 1 >= self._trials
+        if epoch not in self._trunk.forks or is_last or self._trunk.is_rest_due(self._stages):
             return False
         waiting = [path for number, path in self._paths.items() if number not in self._running]
-        return all(self._stages.start(path) >= shared(path, self._trunk) for path in waiting)
-
-    def _is_rest_due(self) -> bool:
-        """Whether what is left of the baseline is little beside what the others have cost."""
-        return sum(step.macs for step in self._trunk[self._stages.start(self._trunk) :]) <= ASIDE * self._branched
+        return not self._trunk.is_awaited(waiting, self._stages)
 
     def _pause(self) -> None:
         self._stages.end(0)
@@ -345,9 +340,8 @@ class Driver:
 
     def _end(self, number: int, outcome: Outcome) -> None:
         """A trial is over for good."""
-        path = self._paths[number]
         if number:
-            self._branched += sum(step.macs for step in path[shared(path, self._trunk) :])
+            self._trunk.left_by(self._paths[number])
         self._stopper.ended(number, outcome.metrics)
         self._leave(number, outcome)
 

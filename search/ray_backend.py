@@ -38,7 +38,9 @@ class Watch(Protocol):
 class _Backend(Callback):
     """Both ends of the wire between Tune's trials and the driver's."""
 
-    def __init__(self, driver: Driver, work: Callable[[Assignment], str], capacity: Capacity, watch: Watch) -> None:
+    def __init__(
+        self, driver: Driver, work: Callable[[Assignment], dict[str, str]], capacity: Capacity, watch: Watch
+    ) -> None:
         self._driver, self._work, self._capacity, self._watch = driver, work, capacity, watch
         self._numbers: dict[str, int] = {}  # Tune's trial id: ours
 
@@ -51,11 +53,8 @@ class _Backend(Callback):
         answer = self._driver.next_trial(self._capacity.workers(time.monotonic()))
         if isinstance(answer, Assignment):
             self._numbers[trial_id] = answer.number
-            return self._config(answer)
+            return self._work(answer)
         return None if answer == "wait" else str(Searcher.FINISHED)
-
-    def _config(self, assignment: Assignment) -> dict[str, str]:
-        return {ASSIGNMENT: self._work(assignment)}
 
     def heard(self, trial_id: str, result: dict[str, Any]) -> bool:
         """What a worker said; whether its trial is to end here."""
@@ -81,7 +80,7 @@ class _Backend(Callback):
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A worker died, say with its node; Tune starts the trial again, and it goes on from its last boundary."""
         number = self._numbers[trial.trial_id]
-        trial.config = self._config(self._driver.assignment(number))
+        trial.config = self._work(self._driver.assignment(number))
         self._watch.lost(number)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -149,14 +148,14 @@ def run_on_ray(driver: Driver, study: Study, *, places: Places, trial: str, grow
         "latency_batch": study.resources.latency_batch if study.times_networks else None,
     }
 
-    def work(assignment: Assignment) -> str:
+    def work(assignment: Assignment) -> dict[str, str]:
         own = {
             "number": assignment.number,
             "plan": assignment.plan.model_dump(mode="json"),
             "saves": sorted(assignment.saves),
             "heard": assignment.heard,
         }
-        return json.dumps({**shared, **own})
+        return {ASSIGNMENT: json.dumps({**shared, **own})}
 
     backend = _Backend(driver, work, Capacity(study.resources, grows=grows), watch)
     per_trial = {"cpu": study.resources.cpus, "gpu": study.resources.gpus}

@@ -148,19 +148,19 @@ class Simulator:
             attempt.begin(self._shelf, self._clock.now)
             node = f"worker-{worker.number}"
             self._decisions.started(attempt.number, node=node, from_epoch=attempt.inherited_epochs)
-            if attempt.is_report_due:  # at once, where the last attempt died before it told of this
-                self._step_over(worker, attempt)
-            else:
-                self._go_on(worker, attempt)
+            self._arrive(worker, attempt)
 
-    def _go_on(self, worker: Worker, attempt: Attempt) -> None:
-        """Begin the next lap; a trial that was found finished has none."""
+    def _arrive(self, worker: Worker, attempt: Attempt) -> None:
+        """At a boundary: one that ends a step is told of, be it inherited; from any other the next lap begins."""
         lap = attempt.next_lap
-        if lap is None:
+        if lap is None or attempt.is_report_due:
             self._step_over(worker, attempt)
         else:
-            worker.lap_began = self._clock.now
-            self._later(lap.seconds * worker.pace, partial(self._lap_over, worker, attempt, lap))
+            self._begin_lap(worker, attempt, lap)
+
+    def _begin_lap(self, worker: Worker, attempt: Attempt, lap: Lap) -> None:
+        worker.lap_began = self._clock.now
+        self._later(lap.seconds * worker.pace, partial(self._lap_over, worker, attempt, lap))
 
     def _lap_over(self, worker: Worker, attempt: Attempt, lap: Lap) -> None:
         if worker.attempt is not attempt:
@@ -169,27 +169,24 @@ class Simulator:
         self._sums.macs += lap.macs
         self._sums.passed[lap.key] = lap.macs
         self._sums.alone[attempt.number] = max(attempt.alone_macs, self._sums.alone.get(attempt.number, 0))
-        if attempt.is_report_due:
-            self._step_over(worker, attempt)
-        else:
-            self._go_on(worker, attempt)
+        self._arrive(worker, attempt)
 
     def _step_over(self, worker: Worker, attempt: Attempt) -> None:
         """Tell the driver of an epoch, and go on if there is more and it says so."""
-        number, self._has_news = attempt.number, True
-        if attempt.next_lap is None and attempt.failure is None:
+        number, lap, self._has_news = attempt.number, attempt.next_lap, True
+        if lap is None and attempt.failure is None:
             metrics = attempt.report(self._clock.now)
             self._sums.finishes.append(Finish(number, metrics, self._clock.now, self._sums.macs))
             self._decisions.finished(number, metrics)
             self._release(worker)
             return
         verdict = self._decisions.reported(number, attempt.report(self._clock.now)) if attempt.place else "go on"
-        if verdict == "go on" and attempt.next_lap is None:
+        if verdict == "go on" and lap is None:
             self._decisions.failed(number, epoch=attempt.epoch, reason=str(attempt.failure))
-        if verdict == "stop" or attempt.next_lap is None:
+        if verdict == "stop" or lap is None:
             self._release(worker)
         else:
-            self._go_on(worker, attempt)
+            self._begin_lap(worker, attempt, lap)
 
     def _release(self, worker: Worker) -> None:
         self._sums.busy += worker.leave(self._clock.now)

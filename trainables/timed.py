@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,15 @@ class TimedTrial:
 
     def step(self) -> Metrics:
         """One epoch's metrics; the last one's with `latency_ms`, the median for one batch of `batch_size` images."""
-        with sharing(self._trial.device.type):
-            metrics = self._trial.step()
-        return self._timed(metrics)
+        return self._timed(self._trial.step)
 
     def catch_up(self) -> Metrics:
         """The metrics of the epoch that it begins after, timed as by `step`."""
-        with sharing(self._trial.device.type):
-            metrics = self._trial.catch_up()
-        return self._timed(metrics)
+        return self._timed(self._trial.catch_up)
 
-    def _timed(self, metrics: Metrics) -> Metrics:
+    def _timed(self, tell: Callable[[], Metrics]) -> Metrics:
+        with sharing(self._trial.device.type):
+            metrics = tell()
         return {**metrics, "latency_ms": self._latency()} if self._trial.done else metrics
 
     def _latency(self) -> float:
